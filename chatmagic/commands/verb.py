@@ -1,0 +1,37 @@
+"""A verb of ``%chat``: what its line may hold, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chatmagic.conversation.session import Sessions
+from chatmagic.conversation.settings import Settings
+from chatmagic.display.page import Page
+from chatmagic.line import Form
+
+__all__ = ["Answer", "Desk", "Verb", "count_of"]
+
+Answer = str | Page
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a verb works on: the kernel's sessions, and the settings that lie below theirs."""
+
+    sessions: Sessions
+    defaults: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """*run* gets the desk and the values that *form* read, and returns what is shown."""
+
+    form: Form
+    run: Callable[[Desk, dict[str, Any]], Answer]
+
+
+def count_of(number: int, thing: str) -> str:
+    """Return ``1 turn``, ``2 turns``."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")

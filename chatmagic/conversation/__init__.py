@@ -1,0 +1,1 @@
+"""What was said and what is sent: values and rules, without I/O."""

@@ -1,0 +1,87 @@
+"""What was said: messages, turns, and what they used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chatmagic.conversation.settings import NOTHING, Settings
+
+__all__ = ["Cell", "Message", "Role", "Status", "Turn", "Usage"]
+
+Role = Literal["system", "user", "assistant"]
+Status = Literal["complete", "interrupted", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of the list that a model reads."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the server reported them; None is unknown.
+
+    ``cached_tokens`` is included in ``input_tokens``, ``reasoning_tokens`` in ``output_tokens``.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            _sum(self.input_tokens, other.input_tokens),
+            _sum(self.output_tokens, other.output_tokens),
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+
+def _sum(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where a turn was made: the id of the notebook cell and of its execution, as far as the front end says."""
+
+    id: str | None = None
+    execution: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One prompt and its reply, with all that belongs to them. Never changed once it is made.
+
+    ``number`` counts creation in the tree (None: not stored). ``settings`` is what the cells up to here have asked
+    for; ``model`` and ``endpoint`` name who answered. ``status`` is ``complete``, ``interrupted`` (by the user) or
+    ``cut`` (by the other end); ``finish`` is the reason that the server gave for the end. ``started`` is in seconds
+    since the epoch, ``seconds`` how long it took.
+    """
+
+    prompt: str
+    reply: str
+    parent: Turn | None = field(default=None, repr=False, compare=False)
+    number: int | None = None
+    model: str = ""
+    endpoint: str = ""
+    settings: Settings = NOTHING
+    usage: Usage = Usage()
+    status: Status = "complete"
+    finish: str | None = "stop"
+    cell: Cell = Cell()
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def messages(self) -> tuple[Message, Message]:
+        """The prompt and the reply, as they are sent again with later turns."""
+        return Message("user", self.prompt), Message("assistant", self.reply)
+
+    def __str__(self) -> str:
+        return self.reply

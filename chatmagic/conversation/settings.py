@@ -1,0 +1,84 @@
+"""What a conversation asks for (model, system prompt, request parameters), in layers that lie over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chatmagic.errors import SettingError
+
+__all__ = ["NOTHING", "Settings", "checked"]
+
+_OURS = ("messages", "stream", "stream_options", "n")
+_RESERVED = ("context", "recall", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One layer: *values* by key, and the keys that it *unset*s although a layer below has them.
+
+    The keys ``model`` and ``system`` have our meaning, any other key is a parameter of the request. Values are JSON.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    unset: frozenset[str] = frozenset()
+
+    def over(self, below: Settings) -> Settings:
+        """Lay this layer over *below*: its keys win, those that it unsets are gone."""
+        if not self:
+            return below
+        kept = {key: value for key, value in below.values.items() if key not in self.unset}
+        return Settings({**kept, **self.values}, self.unset | (below.unset - self.values.keys()))
+
+    def without(self, keys: Iterable[str]) -> Settings:
+        """Forget what this layer says about *keys*."""
+        gone = set(keys)
+        return Settings({k: v for k, v in self.values.items() if k not in gone}, self.unset - gone)
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.unset)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Every key that this layer says something about."""
+        return self.unset | self.values.keys()
+
+    @property
+    def model(self) -> str | None:
+        """The model as ``[ENDPOINT:]MODEL``."""
+        return self.values.get("model")
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt."""
+        return self.values.get("system")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What goes into the request beside model and messages."""
+        return {key: value for key, value in self.values.items() if key not in ("model", "system")}
+
+
+NOTHING = Settings()
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Turn ``{key: value}`` into a layer; an empty text unsets its key.
+
+    Raises:
+        SettingError: a key that chatmagic itself fills, or a model or system prompt that is no text.
+    """
+    for key, value in values.items():
+        if key in _OURS:
+            raise SettingError(f"{key!r} cannot be set: chatmagic fills it in itself")
+        if key in _RESERVED:
+            raise SettingError(
+                f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
+            )
+        if key in ("model", "system") and not isinstance(value, str):
+            raise SettingError(f"{key} must be text, not {value!r}; write {key}='\"{value}\"' for the text itself")
+    return Settings(
+        {key: value for key, value in values.items() if value != ""},
+        frozenset(key for key, value in values.items() if value == ""),
+    )

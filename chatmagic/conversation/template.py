@@ -1,0 +1,100 @@
+"""``{{ expression }}`` in a prompt."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from chatmagic.errors import TemplateError
+from chatmagic.plain import one_line
+
+__all__ = ["FILTERS", "fill"]
+
+_OPENING = re.compile(r"(?P<literal>\\)?(?<!\$)\{\{(?=[ \t])")
+_CLOSING = re.compile(r"[ \t]+\}\}")
+_FILTER = re.compile(r"^(?P<expression>.*\S)\s*\|\s*(?P<name>[A-Za-z_]\w*)$")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+def _code(value: object) -> str:
+    text = str(value)
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+FILTERS: dict[str, Callable[[object], str]] = {"repr": repr, "json": _json, "code": _code}
+"""``{{ expression | name }}``: what turns the value into text instead of ``str``."""
+
+
+def fill(prompt: str, evaluate: Callable[[str], object]) -> str:
+    r"""Return *prompt* with every ``{{ expression }}`` replaced by its value.
+
+    The braces need blanks inside and must stand on one line; after ``$`` they are text, and ``\{{ x }}`` stands for
+    ``{{ x }}`` itself. What a value brings in is not filled again.
+
+    Raises:
+        TemplateError: an expression cannot be read or fails; nothing is filled then.
+    """
+    filled = []
+    position = 0
+    while opening := _OPENING.search(prompt, position):
+        filled.append(prompt[position : opening.start()])
+        position = opening.end()
+        found = _expression(prompt[position:].split("\n", 1)[0])
+        if found is None:
+            filled.append(opening[0])
+        elif opening["literal"]:
+            filled.append("{{")
+        else:
+            expression, length = found
+            filled.append(_value(expression, evaluate))
+            position += length
+    return "".join([*filled, prompt[position:]])
+
+
+def _expression(rest: str) -> tuple[str, int] | None:
+    """Return the expression that *rest* of a line begins with, and where it ends, behind its closing braces.
+
+    An expression may hold closing braces itself, so the first end is taken up to which it can be read as Python.
+    """
+    found = [(rest[: closing.start()].strip(), closing.end()) for closing in _CLOSING.finditer(rest)]
+    found = [candidate for candidate in found if candidate[0]]
+    return next((candidate for candidate in found if _is_python(_split(candidate[0])[0])), found[0] if found else None)
+
+
+def _is_python(source: str) -> bool:
+    try:
+        compile(source, "<prompt>", "eval")
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _split(expression: str) -> tuple[str, str | None]:
+    """Split the filter off; ``(a | b)`` in parentheses is Python's own."""
+    match = _FILTER.match(expression)
+    if match and _is_python(match["expression"]):
+        return match["expression"], match["name"]
+    return expression, None
+
+
+def _value(expression: str, evaluate: Callable[[str], object]) -> str:
+    source, name = _split(expression)
+    if name is not None and name not in FILTERS:
+        known = ", ".join(FILTERS)
+        raise TemplateError(
+            f"{{{{ {expression} }}}}: no filter {name!r} (known: {known}). Python's own | goes into ( )"
+        )
+    try:
+        value = evaluate(source)
+        return FILTERS[name](value) if name else str(value)
+    except Exception as exc:
+        failure = one_line(f"{type(exc).__name__}: {exc}", limit=200)
+        raise TemplateError(
+            f"{{{{ {expression} }}}} failed with {failure}. For the text itself write \\{{{{ or use %%chat --raw"
+        ) from None

@@ -1,0 +1,181 @@
+"""A growing reply on the screen: in a notebook, in a terminal, or nowhere."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from IPython.display import display, publish_display_data
+
+from chatmagic.conversation.messages import Turn
+from chatmagic.display.page import Page, footer, lines_page, live, turn_page
+from chatmagic.engine import Delta, Event, Reasoning, Sending, Waiting
+from chatmagic.plain import one_line, plain
+
+__all__ = ["NotebookView", "SilentView", "TerminalView", "show"]
+
+_SHORTEST = 0.1  # seconds between two paints
+_PATIENCE = 0.3  # seconds until the cell says that it waits
+_REPAINTED = 20_000  # characters a second that may be painted again
+_BUSY = 10  # a paint may take this share of the time between two
+
+_ids = itertools.count(1)
+
+
+class NotebookView:
+    """Paints into the output of the cell: an instant reply once, any other one while it grows.
+
+    Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
+    leaves a clock on the screen.
+    """
+
+    def __init__(self, publish: Callable[..., None] = publish_display_data) -> None:
+        self._publish = publish
+        self._id = ""
+        self._text: list[str] = []
+        self._line = ""
+        self._waits = ""
+        self._changed = threading.Event()
+        self._over = threading.Event()
+        self._painter: threading.Thread | None = None
+        self._painted = False
+
+    def start(self, session: str, model: str) -> None:
+        """Remember whose reply it is."""
+        self._line = f"{session} · {model}"
+        self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
+
+    def show(self, event: Event) -> None:
+        """Take the event, and let the painter know."""
+        match event:
+            case Delta(text):
+                self._text.append(text)
+                self._changed.set()
+            case Sending(_, instant):
+                self._waits = "waiting"
+                if not instant and self._painter is None:
+                    self._begin()
+            case Reasoning():
+                self._waits = "thinking"
+            case Waiting(reason, seconds):
+                self._waits = f"{reason}; again in {seconds} s"
+                self._changed.set()
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """Paint the whole turn as the one output that stays."""
+        self._end()
+        self._paint(turn_page(session, turn, notices))
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """Leave nothing but the *notices*."""
+        self._end()
+        if notices:
+            self._paint(lines_page(notices))
+        elif self._painted:
+            self._publish({}, transient={"display_id": self._id}, update=True)
+
+    def _begin(self) -> None:
+        # In a copy of the cell's context its output goes to this cell, whatever runs meanwhile.
+        context = contextvars.copy_context()
+        self._painter = threading.Thread(target=context.run, args=(self._paint_on,), daemon=True)
+        self._painter.start()
+
+    def _end(self) -> None:
+        if self._painter is not None:
+            self._over.set()
+            self._changed.set()
+            self._painter.join()
+
+    def _paint_on(self) -> None:
+        """Paint whenever something came, but not too often, and once a second for the clock."""
+        import chatmagic.markdown  # noqa: F401 - its import, too, should be over when the first words come
+
+        started = time.monotonic()
+        pause = _PATIENCE
+        while True:
+            self._changed.wait(pause)
+            if self._over.is_set():
+                return
+            self._changed.clear()
+            before = time.monotonic()
+            text = "".join(self._text)
+            self._paint(live(text, self._progress(text, before - started)))
+            cost = time.monotonic() - before
+            self._over.wait(max(_SHORTEST, len(text) / _REPAINTED, cost * _BUSY))
+            pause = 1.0
+
+    def _progress(self, text: str, seconds: float) -> str:
+        waits = "" if text else f" · {self._waits}"
+        return f"{self._line}{waits} · {seconds:.0f} s"
+
+    def _paint(self, page: Page) -> None:
+        data, metadata = page._repr_mimebundle_()
+        self._publish(data, metadata, transient={"display_id": self._id}, update=self._painted)
+        self._painted = True
+
+
+class TerminalView:
+    """Writes the reply as it comes, as text in which no control sequence is left."""
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        self._write = write or _write
+        self._said = ""
+        self._ended = True
+
+    def start(self, session: str, model: str) -> None:
+        """Write nothing: the footer says whose reply it is."""
+
+    def show(self, event: Event) -> None:
+        """Write the next words, or why nothing comes."""
+        match event:
+            case Delta(text):
+                self._text(plain(text))
+            case Waiting(reason, seconds) if reason != self._said:
+                self._said = reason
+                self._text(f"{one_line(reason)}; again in {seconds} s\n")
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """Write the notices and the footer below the reply."""
+        lines = [*notices, footer(session, turn)]
+        self._text("\n" * (1 if self._ended else 2) + "\n".join(map(one_line, lines)) + "\n")
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """Write the notices."""
+        for notice in notices:
+            self._text(one_line(notice) + "\n")
+
+    def _text(self, text: str) -> None:
+        if text:
+            self._ended = text.endswith("\n")
+            self._write(text)
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)  # noqa: T201 - the terminal is where this view writes
+
+
+class SilentView:
+    """Shows nothing; who asked gets the turn."""
+
+    def start(self, session: str, model: str) -> None:
+        """Show nothing."""
+
+    def show(self, event: Event) -> None:
+        """Show nothing."""
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """Show nothing."""
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """Show nothing."""
+
+
+def show(answer: str | Page) -> None:
+    """Show what a verb answers: a page where it can be shown, a text as it is."""
+    if isinstance(answer, str):
+        _write(plain(answer) + "\n")
+    else:
+        display(answer)  # type: ignore[no-untyped-call]  # IPython's, untyped

@@ -1,0 +1,324 @@
+"""One turn, start to finish: what is asked of whom, what comes back, what is stored."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chatmagic.conversation.context import ContextPolicy, everything
+from chatmagic.conversation.messages import Cell, Message, Status, Turn, Usage
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.settings import NOTHING, Settings
+from chatmagic.errors import ChatMagicWarning, CutReplyError, InterruptedTurnError, RequestError, SettingError
+
+__all__ = [
+    "Client",
+    "Delta",
+    "Event",
+    "Finished",
+    "Reasoning",
+    "Remark",
+    "Renderer",
+    "Request",
+    "Retry",
+    "Sending",
+    "TurnHook",
+    "Used",
+    "Waiting",
+    "run_turn",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: ``model`` is ``[ENDPOINT:]MODEL``, ``parameters`` go into the request as they are."""
+
+    model: str
+    messages: Sequence[Message]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The request goes out now. An *instant* reply is there at once, and is painted once, however slow the machine."""
+
+    endpoint: str
+    instant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of the reply; never half a character."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The next piece of what a model thinks before it replies; not a part of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the request used, in the server's count."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The server says that the reply has ended, and why: ``stop``, ``length``, ``content_filter`` …"""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that was decided on the way and that the user must see."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The request will be sent again in *seconds*, because of *reason*."""
+
+    reason: str
+    seconds: int
+
+
+Event = Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
+
+
+class Client(Protocol):
+    """The other end of the wire."""
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Yield what the server says; closing the iterator ends the request.
+
+        Raises:
+            ChatMagicError: in the user's words, with no key in it; `RequestError` knows whether a retry may help.
+        """
+
+
+class Renderer(Protocol):
+    """What a person sees of one turn."""
+
+    def start(self, session: str, model: str) -> None:
+        """The request is about to be sent."""
+
+    def show(self, event: Event) -> None:
+        """Something came."""
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """The turn is over, with what the user must know about it."""
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """There is no turn: nothing came that could be kept."""
+
+
+TurnHook = Callable[[Session, Turn], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request is sent at the most, and the longest wait (seconds) that a server may ask for."""
+
+    tries: int = 4
+    longest: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
+
+
+NOWHERE = Cell()
+PATIENT = Retry()
+
+
+def run_turn(
+    session: Session,
+    prompt: str,
+    *,
+    client: Client,
+    renderer: Renderer,
+    options: Settings = NOTHING,
+    defaults: Settings = NOTHING,
+    once: bool = False,
+    stream: bool = True,
+    cell: Cell = NOWHERE,
+    context: ContextPolicy = everything,
+    retry: Retry = PATIENT,
+    on_turn: Sequence[TurnHook] = (),
+    notices: Sequence[str] = (),
+) -> Turn:
+    """Ask *prompt* in *session*, show the reply, and store both as a turn (with *once*: only show them).
+
+    *options* describe the conversation from here on, *defaults* lie below the session's own settings. *notices* are
+    shown with the reply, after them whatever has to be said about it.
+
+    Raises:
+        ChatMagicError: there is no reply; the session is as it was.
+        InterruptedTurnError: the user stopped it. Text that had come is stored.
+        CutReplyError: the stream ended early. Text that had come is stored.
+    """
+    line = options.over(session.state.line)
+    asked = line.over(session.state.own).over(defaults)
+    if asked.model is None:
+        raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
+    parent = session.last
+    request = Request(asked.model, context(session.turns, asked.system, prompt), asked.parameters, stream)
+    reply = _Reply(list(notices))
+    started, clock = time.time(), time.perf_counter()
+    try:
+        _listen(request, reply, client, renderer, retry, session.name)
+    except BaseException:
+        renderer.fail(reply.notices[len(notices) :])
+        raise
+    turn = Turn(
+        prompt=prompt,
+        reply=reply.text,
+        parent=parent,
+        model=asked.model,
+        endpoint=reply.endpoint,
+        settings=line,
+        usage=reply.usage,
+        status=reply.status,
+        finish=reply.finish,
+        cell=cell,
+        started=started,
+        seconds=time.perf_counter() - clock,
+    )
+    if not once:
+        turn = session.add(turn)
+        _tell(on_turn, session, turn)
+    renderer.finish(session.name, turn, reply.notices)
+    _raise_unless_complete(session, turn, reply.trouble)
+    return turn
+
+
+class _Reply:
+    """What has come so far."""
+
+    def __init__(self, notices: list[str]) -> None:
+        self.notices = notices
+        self.endpoint = ""
+        self.usage = Usage()
+        self.status: Status = "complete"
+        self.finish: str | None = None
+        self.trouble = ""
+        self._parts: list[str] = []
+        self._reasoned = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Delta(text):
+                self._parts.append(text)
+            case Reasoning(text):
+                self._reasoned += len(text)
+            case Used(usage):
+                self.usage = usage
+            case Finished(reason):
+                self.finish = reason
+            case Sending(endpoint):
+                self.endpoint = endpoint
+            case Remark(text):
+                self.notices.append(text)
+
+    def end(self, status: Status, trouble: str) -> None:
+        self.status = status
+        self.trouble = trouble
+
+    def nothing(self) -> RequestError:
+        """Return the error for a reply that has no text."""
+        thought = f" after {self._reasoned:,} characters of reasoning" if self._reasoned else ""
+        if self.finish is None:
+            return RequestError(f"the stream of {self.endpoint} ended{thought} without any text; nothing was stored")
+        advice = _ENDINGS.get(self.finish, f"it ended with {self.finish!r}")
+        return RequestError(f"the model gave no text{thought}: {advice}; nothing was stored")
+
+
+_ENDINGS = {
+    "stop": "it just stopped",
+    "length": "the reply reached the limit of its length (max_completion_tokens, or the model's context window)",
+    "content_filter": "the provider's content filter stopped the reply",
+    "refusal": "the model refused to answer",
+    "tool_calls": "it asked for tools, and none were offered",
+}
+
+
+def _listen(request: Request, reply: _Reply, client: Client, renderer: Renderer, retry: Retry, session: str) -> None:
+    """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
+    try:
+        renderer.start(session, request.model)
+        for event in _persistently(request, reply, client, retry):
+            reply.take(event)
+            renderer.show(event)
+    except KeyboardInterrupt:
+        if not reply.text.strip():
+            raise InterruptedTurnError("stopped before the first word; nothing was stored") from None
+        reply.end("interrupted", "stopped")
+    except RequestError as exc:
+        if not reply.text.strip():
+            raise
+        reply.end("cut", str(exc))
+    if not reply.text.strip():
+        raise reply.nothing()
+    if reply.status == "complete" and reply.finish is None:
+        reply.end("cut", "the stream ended without a finish reason")
+    elif reply.finish not in (None, "stop"):
+        ending = _ENDINGS.get(str(reply.finish), f"the reply ended with {reply.finish!r}")
+        reply.notices.append(ending)
+
+
+def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
+    """Yield the events of the first try that works; a try that has brought text is the last one."""
+    attempt = 1
+    while True:
+        try:
+            yield from client.stream(request)
+        except RequestError as exc:
+            wait = 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25) if exc.retry_after is None else exc.retry_after  # noqa: S311 - no secret
+            if reply.text or not exc.retryable or attempt >= retry.tries or wait > retry.longest:
+                if attempt > 1:
+                    reply.notices.append(f"gave up after {attempt} tries")
+                raise
+            attempt += 1
+            yield from _countdown(f"{exc} (try {attempt} of {retry.tries})", wait, retry.sleep)
+            yield Remark(f"sent again (try {attempt} of {retry.tries}) because: {exc}")
+        else:
+            return
+
+
+def _countdown(reason: str, seconds: float, sleep: Callable[[float], None]) -> Iterator[Waiting]:
+    while seconds > 0:
+        yield Waiting(reason, math.ceil(seconds))
+        sleep(min(seconds, 1.0))
+        seconds -= 1.0
+
+
+def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
+    for hook in hooks:
+        try:
+            hook(session, turn)
+        except Exception as exc:
+            warnings.warn(f"a hook failed with {type(exc).__name__}: {exc}; the turn is kept", ChatMagicWarning, 2)
+
+
+def _raise_unless_complete(session: Session, turn: Turn, trouble: str) -> None:
+    if turn.status == "complete":
+        return
+    kept = (
+        f"is kept as turn #{turn.number} of {session.name!r} (%chat undo drops it)" if turn.number else "is not stored"
+    )
+    message = f"{trouble}; what had come ({len(turn.reply):,} characters) {kept}"
+    raise (InterruptedTurnError if turn.status == "interrupted" else CutReplyError)(message)

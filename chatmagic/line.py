@@ -1,0 +1,228 @@
+"""A magic line -> a value, by a description of what the line may hold."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatmagic.conversation.settings import Settings, checked
+from chatmagic.errors import LineError
+
+__all__ = ["SETTINGS", "Form", "Option", "Word", "assignments", "nearest", "settings", "split"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A piece of a line; *quoted* ones are never options."""
+
+    text: str
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """``-m``, ``--model MODEL``. Without *value* it is a switch; a *repeated* one gathers its values."""
+
+    names: tuple[str, ...]
+    help: str
+    value: str | None = None
+    repeated: bool = False
+
+    @property
+    def key(self) -> str:
+        """The long name without its dashes."""
+        return self.names[-1].lstrip("-")
+
+    @property
+    def usage(self) -> str:
+        """All names and the value, as the help shows them."""
+        return ", ".join(self.names) + (f" {self.value}" if self.value else "")
+
+
+HELP = Option(("--help",), "show this help; nothing is sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a line may hold after *magic*: words (``NAME``, ``[N]``, ``[KEY=VALUE …]``) and options."""
+
+    magic: str
+    summary: str
+    words: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    more: str = ""
+    surplus: str = "{word!r} is one word too many"
+
+    def read(self, line: str) -> dict[str, Any]:
+        """Return the values by the name of their word or option (in small letters, without brackets).
+
+        A word that may be repeated and a repeated option are lists, a switch is True or False, anything else is text
+        or, where it was not given, None.
+
+        Raises:
+            LineError: the line does not fit the description.
+        """
+        values: dict[str, Any] = {option.key: [] if option.repeated else None for option in self._all_options}
+        bare: list[str] = []
+        words = iter(split(line))
+        for word in words:
+            if word.quoted or not word.text.startswith("-") or word.text == "-":
+                bare.append(word.text)
+            else:
+                self._take(word.text, words, values)
+        if not values["help"]:
+            values |= self._fitted(bare)
+        return values
+
+    def _take(self, text: str, words: Iterable[Word], values: dict[str, Any]) -> None:
+        name, equals, inline = text.partition("=")
+        option = self._option(name)
+        if option.value is None:
+            if equals:
+                raise LineError(f"{name} takes no value, found {inline!r}")
+            values[option.key] = True
+            return
+        value = inline if equals else self._value(option, name, words)
+        if option.repeated:
+            values[option.key].append(value)
+        elif values[option.key] is not None:
+            raise LineError(f"{name} is given twice: {values[option.key]!r} and {value!r}")
+        else:
+            values[option.key] = value
+
+    def _value(self, option: Option, name: str, words: Iterable[Word]) -> str:
+        word = next(iter(words), None)
+        known = {each for option in self._all_options for each in option.names}
+        if word is None or (not word.quoted and word.text.partition("=")[0] in known):
+            raise LineError(f"{name} needs a value: {self.magic} {name} {option.value}")
+        return word.text
+
+    def _option(self, name: str) -> Option:
+        for option in self._all_options:
+            if name in option.names:
+                return option
+        known = [each for option in self._all_options for each in option.names]
+        raise LineError(f"{self.magic} has no option {name!r}{nearest(name, known)} See {self.help_line}")
+
+    def _fitted(self, bare: Sequence[str]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        rest = list(bare)
+        for word in self.words:
+            key = word.strip("[]").removesuffix(" …").lower()
+            if word.endswith("…]"):
+                values[key], rest = rest, []
+            elif rest:
+                values[key] = rest.pop(0)
+            elif word.startswith("["):
+                values[key] = None
+            else:
+                raise LineError(f"{self.magic} needs {word}: {self.usage}")
+        if rest:
+            raise LineError(f"{self.usage}: {self.surplus.format(word=rest[0])}")
+        return values
+
+    @property
+    def _all_options(self) -> tuple[Option, ...]:
+        return (*self.options, HELP)
+
+    @property
+    def usage(self) -> str:
+        """The form in one line."""
+        return " ".join([self.magic, *self.words, *["[options]"] * bool(self.options)])
+
+    @property
+    def help_line(self) -> str:
+        """What a user types to see the help."""
+        return f"{self.magic.replace('%%', '%')} --help"
+
+    @property
+    def help(self) -> str:
+        """The form with all its options, as text."""
+        width = max(len(option.usage) for option in self._all_options) + 2
+        options = [f"  {option.usage:{width}}{option.help}" for option in self._all_options]
+        return "\n".join([f"{self.usage}\n\n{self.summary}\n", *([self.more, ""] * bool(self.more)), *options])
+
+
+SETTINGS = (
+    Option(("-m", "--model"), "who answers: MODEL, or ENDPOINT:MODEL (ollama:llama3.2)", "MODEL"),
+    Option(("-s", "--system"), "the system prompt", "TEXT"),
+    Option(
+        ("--set",), "any request parameter (temperature=0); KEY= takes it back; repeatable", "KEY=VALUE", repeated=True
+    ),
+)
+"""Options that describe the conversation."""
+
+
+def settings(values: Mapping[str, Any]) -> Settings:
+    """Return what the options of ``SETTINGS`` ask for.
+
+    Raises:
+        LineError: a key is given twice, or a ``--set`` has no ``key=value``.
+        SettingError: a key or value that cannot be set.
+    """
+    pairs = [(key, values[key]) for key in ("model", "system") if values[key] is not None]
+    return assignments(values["set"], pairs)
+
+
+def assignments(texts: Iterable[str], pairs: Iterable[tuple[str, Any]] = ()) -> Settings:
+    """Return the settings that *texts* of the form ``key=value`` ask for, beside the *pairs* known already."""
+    found: dict[str, Any] = {}
+    for key, value in [*pairs, *map(_assignment, texts)]:
+        if key in found:
+            raise LineError(f"{key!r} is set twice: to {found[key]!r} and to {value!r}")
+        found[key] = value
+    return checked(found)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise LineError(f'{text!r} is not KEY=VALUE; a value with blanks needs quotes: system="You are brief."')
+    if key in ("model", "system"):
+        return key, value
+    try:
+        return key, json.loads(value, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return key, value
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(constant)
+
+
+# A quote groups at the start of a word or after its "=", and closes where a blank or the end follows.
+_WORD = re.compile(
+    r"""(?P<head>(?:-{0,2}[^\W\d][\w.-]*=){0,2})(?P<quote>["'])(?P<text>.*?)(?P=quote)(?=\s|$)|(?P<bare>\S+)""",
+    re.DOTALL,
+)
+
+
+def split(line: str) -> list[Word]:
+    r"""Split a magic line into words.
+
+    Quotes group at the start of a word or after its ``=``; there are no escapes, and an apostrophe that opens nothing
+    is text, so that JSON, ``C:\paths`` and "You're" come through as they are.
+
+    Raises:
+        LineError: a double quote is opened and never closed.
+    """
+    words = []
+    for match in _WORD.finditer(line):
+        if match["bare"] is None:
+            words.append(Word(match["head"] + match["text"], quoted=not match["head"]))
+        elif re.match(r"""(?:-{0,2}[^\W\d][\w.-]*=){0,2}\"""", match["bare"]):
+            begin = match["bare"].partition('"')[2][:20]
+            raise LineError(f"the quote before {begin!r} is never closed (a blank must follow its end)")
+        else:
+            words.append(Word(match["bare"]))
+    return words
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``. Did you mean …?`` for the known name that *name* is a slip of, else a full stop."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f". Did you mean {matches[0]}?" if matches else "."

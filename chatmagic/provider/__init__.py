@@ -1,0 +1,1 @@
+"""The other end of the wire: the only rooms that meet the server."""

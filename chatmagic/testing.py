@@ -1,0 +1,76 @@
+"""Doubles for the two ends of a turn, for our tests and for those of users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from chatmagic.conversation.messages import Turn, Usage
+from chatmagic.engine import Delta, Event, Finished, Request, Sending, Used
+
+__all__ = ["FakeClient", "SpyRenderer"]
+
+
+class FakeClient:
+    """A client that gives prepared answers, one a request, and keeps the ``requests``.
+
+    An answer is the text of a reply, an exception to raise, or a list of events (and exceptions) to go through. Without
+    answers left it repeats the newest prompt.
+    """
+
+    def __init__(self, *answers: str | BaseException | Sequence[Event | BaseException]) -> None:
+        self.requests: list[Request] = []
+        self._answers = list(answers)
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Yield the next answer."""
+        self.requests.append(request)
+        answer = self._answers.pop(0) if self._answers else request.messages[-1].content
+        for event in self._events(request, answer):
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    @staticmethod
+    def _events(
+        request: Request, answer: str | BaseException | Sequence[Event | BaseException]
+    ) -> Sequence[Event | BaseException]:
+        if isinstance(answer, BaseException):
+            return [answer]
+        if not isinstance(answer, str):
+            return answer
+        sent = sum(len(message.content.split()) for message in request.messages)
+        usage = Usage(input_tokens=sent, output_tokens=len(answer.split()))
+        return [Sending("fake", instant=True), Delta(answer), Used(usage), Finished("stop")]
+
+
+class SpyRenderer:
+    """A renderer that keeps what it was shown: ``events``, the ``turns`` and their ``notices``, and ``failures``."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, str]] = []
+        self.events: list[Event] = []
+        self.turns: list[Turn] = []
+        self.notices: list[str] = []
+        self.failures: list[list[str]] = []
+
+    @property
+    def text(self) -> str:
+        """The text that was shown while it streamed."""
+        return "".join(event.text for event in self.events if isinstance(event, Delta))
+
+    def start(self, session: str, model: str) -> None:
+        """Keep the session's name and the model."""
+        self.started.append((session, model))
+
+    def show(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:  # noqa: ARG002 - the Protocol's shape
+        """Keep the turn and its notices."""
+        self.turns.append(turn)
+        self.notices += notices
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """Keep that there was no turn."""
+        self.failures.append(list(notices))

@@ -1,0 +1,105 @@
+"""What every test gets: no key, no network beyond loopback, a fresh kernel of ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from chatmagic import magics
+from chatmagic.conversation.settings import Settings
+from chatmagic.engine import run_turn
+from chatmagic.testing import FakeClient, SpyRenderer
+from tests.server import ChatServer
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away every key and every variable that would change where a request goes."""
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "CHATMAGIC_", "AZURE_OPENAI_")) or name.endswith(
+            ("_API_KEY", "_proxy", "_PROXY")
+        ):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sockets reach this machine and nothing else."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1")):
+            raise AssertionError(f"a test tried to reach {address!r}")
+        connect(self, address)
+
+    def local(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in (None, "", "localhost", "::1", "0.0.0.0") and not str(name).startswith("127."):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", local)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> magics.Kernel:
+    """A kernel of ours without any session."""
+    fresh = magics.Kernel()
+    monkeypatch.setattr(magics, "kernel", fresh)
+    return fresh
+
+
+@pytest.fixture
+def shell(kernel: magics.Kernel, tmp_path: Any) -> Iterator[InteractiveShell]:  # noqa: ARG001 - magics are loaded into it
+    """A real IPython shell with chatmagic loaded."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "NoColor"
+    shell = InteractiveShell(config=config, ipython_dir=str(tmp_path))
+    InteractiveShell._instance = shell  # what get_ipython() in a cell finds
+    shell.extension_manager.load_extension("chatmagic")
+    yield shell
+    shell.extension_manager.unload_extension("chatmagic")
+    InteractiveShell._instance = None
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    """The other end of the wire, which repeats every prompt."""
+    return FakeClient()
+
+
+@pytest.fixture
+def view() -> SpyRenderer:
+    """A screen that remembers."""
+    return SpyRenderer()
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    """A scripted chat server on loopback."""
+    with ChatServer() as running:
+        yield running
+
+
+DEFAULTS = Settings({"model": "fake"})
+
+
+@pytest.fixture
+def ask(client: FakeClient, view: SpyRenderer) -> Callable[..., Any]:
+    """Run one turn with the fake client and the spy."""
+    from chatmagic.conversation.session import Session
+
+    only = Session("main")
+
+    def ask(prompt: str, session: Session = only, **how: Any) -> Any:
+        return run_turn(session, prompt, **{"client": client, "renderer": view, "defaults": DEFAULTS, **how})
+
+    return ask
