@@ -270,7 +270,8 @@ def _listen(request: Request, reply: _Reply, client: Client, renderer: Renderer,
     except RequestError as exc:
         if not reply.text.strip():
             raise
-        reply.end("cut", str(exc))
+        if reply.finish is None:
+            reply.end("cut", str(exc))
     if not reply.text.strip():
         raise reply.nothing()
     if reply.status == "complete" and reply.finish is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,20 @@ class Option:
         return self.names[-1].lstrip("-")
 
     @property
+    def absent(self) -> Any:
+        """What stands for the option where it was not given."""
+        if self.repeated:
+            return []
+        return False if self.value is None else None
+
+    @property
     def usage(self) -> str:
         """All names and the value, as the help shows them."""
         return ", ".join(self.names) + (f" {self.value}" if self.value else "")
 
+
+# A number below zero and a dash alone look like options, and are none.
+_OPTION = re.compile(r"-{1,2}[^\W\d]")
 
 HELP = Option(("--help",), "show this help; nothing is sent")
 
@@ -66,7 +77,7 @@ class Form:
         Raises:
             LineError: the line does not fit the description.
         """
-        values: dict[str, Any] = {option.key: [] if option.repeated else None for option in self._all_options}
+        values: dict[str, Any] = {option.key: option.absent for option in self._all_options}
         bare: list[str] = []
         words = iter(split(line))
         for word in words:
@@ -96,9 +107,11 @@ class Form:
 
     def _value(self, option: Option, name: str, words: Iterable[Word]) -> str:
         word = next(iter(words), None)
-        known = {each for option in self._all_options for each in option.names}
-        if word is None or (not word.quoted and word.text.partition("=")[0] in known):
-            raise LineError(f"{name} needs a value: {self.magic} {name} {option.value}")
+        usage = f"{self.magic} {name} {option.value}"
+        if word is None:
+            raise LineError(f"{name} needs a value: {usage}")
+        if not word.quoted and _OPTION.match(word.text):
+            raise LineError(f"{name} needs a value, found {word.text!r}: {usage} (quotes make it a value)")
         return word.text
 
     def _option(self, name: str) -> Option:
@@ -185,13 +198,16 @@ def _assignment(text: str) -> tuple[str, Any]:
     if key in ("model", "system"):
         return key, value
     try:
-        return key, json.loads(value, parse_constant=_no_json)
+        return key, json.loads(value, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return key, value
 
 
-def _no_json(constant: str) -> None:
-    raise ValueError(constant)
+def _finite(number: str) -> float:
+    # Python reads NaN and what is beyond a float, but no request can hold it.
+    if not math.isfinite(value := float(number)):
+        raise ValueError(number)
+    return value
 
 
 # A quote groups at the start of a word or after its "=", and closes where a blank or the end follows.
@@ -222,7 +238,7 @@ def split(line: str) -> list[Word]:
     return words
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``. Did you mean …?`` for the known name that *name* is a slip of, else a full stop."""
+def nearest(name: str, known: Iterable[str], before: str = "") -> str:
+    """Return ``. Did you mean …?`` for the known name that *name* is a slip of, with *before*; else a full stop."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f". Did you mean {matches[0]}?" if matches else "."
+    return f". Did you mean {before}{matches[0]}?" if matches else "."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from traitlets.config import Config
 
 from chatmagic.conversation.session import Session, Sessions
 from chatmagic.conversation.settings import Settings
-from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError, SettingError
+from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError
 from chatmagic.line import SETTINGS, Form, Option, settings
 
 if TYPE_CHECKING:
@@ -46,12 +46,13 @@ CELL = Form(
 
 
 class Kernel:
-    """What this process knows: its sessions, the connections, and the extension while it is loaded."""
+    """What this process knows: its sessions, its connections, the magics while loaded, and what these replaced."""
 
     def __init__(self, client: Client | None = None) -> None:
         self.sessions = Sessions()
-        self.magics: ChatMagic | None = None
         self.client = client
+        self.magics: ChatMagic | None = None
+        self.replaced: dict[str, Any] = {}
 
     @property
     def defaults(self) -> Settings:
@@ -139,15 +140,6 @@ class ChatMagic(Magics):
         except ChatMagicError as exc:
             raise TraitError(str(exc)) from None  # traitlets takes back what it has set for no other error
 
-    def update_config(self, config: Config) -> None:
-        """Take over *config* (``%config`` calls this), or leave everything as it was."""
-        before = copy.deepcopy(self.config)
-        try:
-            super().update_config(config)
-        except TraitError as exc:
-            self.config = before
-            raise SettingError(str(exc)) from None
-
     @no_var_expand
     @cell_magic("chat")  # type: ignore[arg-type]  # IPython types its decorators for functions without self
     def ask(self, line: str, cell: str) -> None:
@@ -221,8 +213,9 @@ def _raw(shell: InteractiveShell, line: str, cell: str) -> str:
     message = getattr(shell, "parent_header", None) or {}
     typed = message.get("content", {}).get("code") or _last_input(shell)
     given = f"get_ipython().run_cell_magic('chat', {line!r}, {cell!r})\n"
-    if shell.transform_cell(typed) == given:  # type: ignore[no-untyped-call]  # IPython's, untyped
-        cell = typed.lstrip("\n").partition("\n")[2]
+    head = re.match(r"\s*%%chat.*\n", typed)
+    if head and shell.transform_cell(typed) == given:  # type: ignore[no-untyped-call]  # IPython's, untyped
+        cell = typed[head.end() :]
     return cell.removesuffix("\n")
 
 
@@ -240,20 +233,25 @@ def _cell(shell: InteractiveShell | None) -> Cell:
     return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
 
 
-_replaced: dict[str, Any] = {}
-
-
 def load(shell: InteractiveShell) -> None:
     """Register the magics; what they replace comes back with `unload`."""
     unload(shell)
     for kind, magics in shell.magics_manager.magics.items():
         if "chat" in magics:
-            _replaced[kind] = magics["chat"]
-    if owners := sorted({_owner(magic) for magic in _replaced.values()}):
+            kernel.replaced[kind] = magics["chat"]
+    if owners := sorted({_owner(magic) for magic in kernel.replaced.values()}):
         taken = f"%%chat belonged to {' and '.join(owners)}; it is chatmagic's now. %unload_ext chatmagic gives it back"
         warnings.warn(taken, ChatMagicWarning, stacklevel=2)
-    kernel.magics = ChatMagic(shell)
+    kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
+
+
+def _configured(shell: InteractiveShell) -> ChatMagic:
+    try:
+        return ChatMagic(shell)
+    except TraitError as exc:
+        warnings.warn(f"the configuration of ChatMagic is not used: {exc}", ChatMagicWarning, stacklevel=2)
+        return ChatMagic(shell, config=Config())
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -262,8 +260,8 @@ def unload(shell: InteractiveShell) -> None:
         return
     for kind, magics in shell.magics_manager.magics.items():
         magics.pop("chat", None)
-        if kind in _replaced:
-            magics["chat"] = _replaced.pop(kind)
+        if kind in kernel.replaced:
+            magics["chat"] = kernel.replaced.pop(kind)
     shell.magics_manager.registry.pop("ChatMagic", None)
     configurables: list[Any] = shell.configurables
     if kernel.magics in configurables:

@@ -18,5 +18,6 @@ def plain(text: str) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """Return *text* as one plain line of at most *limit* characters."""
-    line = " ".join(plain(text).split())
+    words = (plain(word) for word in text.split())  # split first: a carriage return ends a word, too
+    line = " ".join(word for word in words if word)
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -61,7 +61,7 @@ def shell(kernel: magics.Kernel, tmp_path: Any) -> Iterator[InteractiveShell]:  
     """A real IPython shell with chatmagic loaded."""
     config = Config()
     config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "NoColor"
+    config.InteractiveShell.colors = "nocolor"
     shell = InteractiveShell(config=config, ipython_dir=str(tmp_path))
     InteractiveShell._instance = shell  # what get_ipython() in a cell finds
     shell.extension_manager.load_extension("chatmagic")

@@ -1,22 +1,34 @@
-"""A chat server on loopback that answers as a test tells it, byte by byte, and remembers what it was sent."""
+"""Servers that answer as a test tells them, byte by byte, and keep what they were sent, on loopback or in memory."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Answer", "ChatServer", "chunk", "sse", "text_answer"]
+import httpx2
+
+from chatmagic.conversation.messages import Message
+from chatmagic.engine import Delta, Event, Request
+from chatmagic.provider.client import OpenAIClient
+
+__all__ = ["CUT", "HANG_UP", "KEY", "Answer", "ChatServer", "Wire", "asking", "chunk", "said", "sse", "text_answer"]
+
+KEY = "sk-test-0123456789"
+"""The key that a `Wire` has in its environment."""
 
 
 @dataclass
 class Answer:
-    """One response: *parts* go out as chunks; a number among them is a pause in seconds, ``CUT`` drops the connection."""
+    """One response: *parts* go out as chunks; a number among them is a pause in seconds.
+
+    ``CUT`` drops the connection there, ``HANG_UP`` does so after the answer, without a word about it in the headers.
+    """
 
     parts: Sequence[bytes | float | str] = ()
     status: int = 200
@@ -24,6 +36,7 @@ class Answer:
 
 
 CUT = "cut"
+HANG_UP = "hang up"
 
 
 def chunk(content: str | None = None, finish: str | None = None, **delta: Any) -> dict[str, Any]:
@@ -55,10 +68,11 @@ def text_answer(
 
 
 class ChatServer:
-    """Gives the prepared answers in turn, then ``pong`` for ever; ``url`` is its base URL."""
+    """Gives the prepared answers in turn, then what ``otherwise`` says (``pong``); ``url`` is its base URL."""
 
     def __init__(self) -> None:
         self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = []
+        self.otherwise: Callable[[dict[str, Any]], Answer] = lambda _: text_answer("pong")
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.connections = 0
@@ -85,6 +99,7 @@ class ChatServer:
     def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler below has a self of its own
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # with it, small packets wait for each other
 
             def setup(self) -> None:
                 server.connections += 1
@@ -94,7 +109,7 @@ class ChatServer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.bodies.append(body)
                 server.headers.append({name.lower(): value for name, value in self.headers.items()})
-                answer = server.answers.pop(0) if server.answers else text_answer("pong")
+                answer = server.answers.pop(0) if server.answers else server.otherwise(body)
                 self._send(answer(body) if callable(answer) else answer)
 
             def _send(self, answer: Answer) -> None:
@@ -110,6 +125,8 @@ class ChatServer:
                         elif part == CUT:
                             self.close_connection = True
                             return
+                        elif part == HANG_UP:
+                            self.close_connection = True
                         elif isinstance(part, bytes) and part:
                             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                             self.wfile.flush()
@@ -118,7 +135,71 @@ class ChatServer:
                     server.broken.set()
                     self.close_connection = True
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
                 pass
 
         return Handler
+
+
+def asking(*said: str, model: str = "m", stream: bool = True, **parameters: Any) -> Request:
+    """A request whose messages alternate between user and assistant."""
+    messages = [Message("assistant" if number % 2 else "user", text) for number, text in enumerate(said or ("hi",))]
+    return Request(model, messages, parameters, stream)
+
+
+def said(events: Iterable[Event]) -> str:
+    """The text that *events* bring."""
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+class Wire:
+    """The network behind one `client`, which gives the prepared answers in turn and keeps the ``requests``.
+
+    An answer is the bytes of an event stream (as a list: the pieces in which they come, of which an exception breaks
+    the stream), a whole response, or an exception instead of one. The last answer is repeated.
+    """
+
+    def __init__(
+        self,
+        *answers: bytes | Sequence[bytes | Exception] | httpx2.Response | Exception,
+        endpoint: str = "openai",
+        environ: Mapping[str, str] | None = None,
+        endpoints: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.requests: list[httpx2.Request] = []
+        self.answers = list(answers)
+        self.client = OpenAIClient(
+            endpoints,
+            transports={endpoint: lambda: httpx2.MockTransport(self._respond)},
+            environ={"OPENAI_API_KEY": KEY} if environ is None else environ,
+        )
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The JSON of the requests."""
+        return [json.loads(request.content) for request in self.requests]
+
+    def ask(self, *said: str, **how: Any) -> list[Event]:
+        """Ask once, and return all that came."""
+        return list(self.client.stream(asking(*said, **how)))
+
+    def _respond(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, httpx2.Response):
+            return answer
+        pieces = [answer] if isinstance(answer, bytes) else answer
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=_Pieces(pieces))
+
+
+class _Pieces(httpx2.SyncByteStream):
+    def __init__(self, pieces: Sequence[bytes | Exception]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece

@@ -33,8 +33,7 @@ def _unknown(name: str, rest: str, desk: Desk) -> str:
         return f"{name!r} is a session, not a verb. Did you mean %chat use {name}?"
     if len(rest.split()) > 1 or name.endswith("?"):
         return "%chat takes a verb, not a prompt. A prompt goes into a cell: %%chat on its first line, the prompt below"
-    verbs = {f"%chat {verb}": verb for verb in VERBS}
-    return f"no verb {name!r}{nearest(f'%chat {name}', [*verbs, '%chat --help'])} Known: {', '.join(VERBS)}"
+    return f"no verb {name!r}{nearest(name, [*VERBS, '--help'], '%chat ')} Known: {', '.join(VERBS)}"
 
 
 def overview(cell: Form) -> str:

@@ -42,9 +42,9 @@ def _clear(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.sessions[values["name"] or desk.sessions.current]
     asked = session.state.line
     count = session.clear()
-    also = " What its cells had set is set aside, too." if asked else ""
+    also = ", and what its cells had set" if asked else ""
     back = "%chat undo" if session.name == desk.sessions.current else f"%chat use {session.name}, then %chat undo,"
-    return f"{session.name!r} is empty now; {count_of(count, 'turn')} set aside.{also} {back} brings everything back."
+    return f"{session.name!r} is empty now; {count_of(count, 'turn')} set aside{also}. {back} brings everything back."
 
 
 VERBS = {

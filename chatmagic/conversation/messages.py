@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chatmagic.conversation.settings import NOTHING, Settings
+from chatmagic.plain import one_line
 
 __all__ = ["Cell", "Message", "Role", "Status", "Turn", "Usage"]
 
@@ -54,7 +55,7 @@ class Cell:
     execution: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Turn:
     """One prompt and its reply, with all that belongs to them. Never changed once it is made.
 
@@ -66,7 +67,7 @@ class Turn:
 
     prompt: str
     reply: str
-    parent: Turn | None = field(default=None, repr=False, compare=False)
+    parent: Turn | None = field(default=None, compare=False)
     number: int | None = None
     model: str = ""
     endpoint: str = ""
@@ -85,3 +86,7 @@ class Turn:
 
     def __str__(self) -> str:
         return self.reply
+
+    def __repr__(self) -> str:
+        number = f" #{self.number}" if self.number else ""
+        return f"<turn{number}: {one_line(self.prompt, 40)!r} → {one_line(self.reply, 60)!r}>"

@@ -81,7 +81,7 @@ class Session:
     def __init__(self, name: str, own: Settings = NOTHING) -> None:
         self.name = session_name(name)
         self.tree = Tree()
-        self.state = State(own=own)
+        self.state = State(own=Settings(own.values))
         self._log: list[Act] = []
         self._done = 0  # acts of the log that are in force; those behind it were undone
 
@@ -179,7 +179,7 @@ class Sessions:
         return iter(list(self._by_name.values()))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name
+        return isinstance(name, str) and unicodedata.normalize("NFC", name) in self._by_name
 
     def __len__(self) -> int:
         return len(self._by_name)

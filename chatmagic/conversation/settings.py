@@ -77,7 +77,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
         if key in ("model", "system") and not isinstance(value, str):
-            raise SettingError(f"{key} must be text, not {value!r}; write {key}='\"{value}\"' for the text itself")
+            raise SettingError(f"{key} must be text, not {value!r}")
     return Settings(
         {key: value for key, value in values.items() if value != ""},
         frozenset(key for key, value in values.items() if value == ""),

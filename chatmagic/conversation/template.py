@@ -45,7 +45,8 @@ def fill(prompt: str, evaluate: Callable[[str], object]) -> str:
     while opening := _OPENING.search(prompt, position):
         filled.append(prompt[position : opening.start()])
         position = opening.end()
-        found = _expression(prompt[position:].split("\n", 1)[0])
+        end = prompt.find("\n", position)
+        found = _expression(prompt[position : end if end >= 0 else None])
         if found is None:
             filled.append(opening[0])
         elif opening["literal"]:
@@ -60,17 +61,24 @@ def fill(prompt: str, evaluate: Callable[[str], object]) -> str:
 def _expression(rest: str) -> tuple[str, int] | None:
     """Return the expression that *rest* of a line begins with, and where it ends, behind its closing braces.
 
-    An expression may hold closing braces itself, so the first end is taken up to which it can be read as Python.
+    An expression may hold closing braces itself, so the first end is taken up to which it can be read as Python. An
+    empty one is none.
     """
-    found = [(rest[: closing.start()].strip(), closing.end()) for closing in _CLOSING.finditer(rest)]
-    found = [candidate for candidate in found if candidate[0]]
-    return next((candidate for candidate in found if _is_python(_split(candidate[0])[0])), found[0] if found else None)
+    first = None
+    for closing in _CLOSING.finditer(rest) if "}}" in rest else ():
+        found = rest[: closing.start()].strip(), closing.end()
+        if not found[0]:
+            return None
+        if _is_python(_split(found[0])[0]):
+            return found
+        first = first or found
+    return first
 
 
 def _is_python(source: str) -> bool:
     try:
         compile(source, "<prompt>", "eval")
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the compiler
         return False
     return True
 
@@ -85,16 +93,15 @@ def _split(expression: str) -> tuple[str, str | None]:
 
 def _value(expression: str, evaluate: Callable[[str], object]) -> str:
     source, name = _split(expression)
+    shown = one_line(expression, limit=200)
     if name is not None and name not in FILTERS:
         known = ", ".join(FILTERS)
-        raise TemplateError(
-            f"{{{{ {expression} }}}}: no filter {name!r} (known: {known}). Python's own | goes into ( )"
-        )
+        raise TemplateError(f"{{{{ {shown} }}}}: no filter {name!r} (known: {known}). Python's own | goes into ( )")
     try:
         value = evaluate(source)
         return FILTERS[name](value) if name else str(value)
     except Exception as exc:
         failure = one_line(f"{type(exc).__name__}: {exc}", limit=200)
         raise TemplateError(
-            f"{{{{ {expression} }}}} failed with {failure}. For the text itself write \\{{{{ or use %%chat --raw"
+            f"{{{{ {shown} }}}} failed with {failure}. For the text itself write \\{{{{ or use %%chat --raw"
         ) from None

@@ -84,7 +84,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") 
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
     return Page(
         f'<div class="chatmagic">{html}{_quiet([note]) if note else ""}</div>',
-        "\n".join([*(line.rstrip() for line in text), *[note] * bool(note)]),
+        "\n".join([*(line.rstrip() for line in text), *[one_line(note)] * bool(note)]),
     )
 
 

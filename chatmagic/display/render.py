@@ -20,7 +20,7 @@ __all__ = ["NotebookView", "SilentView", "TerminalView", "show"]
 _SHORTEST = 0.1  # seconds between two paints
 _PATIENCE = 0.3  # seconds until the cell says that it waits
 _REPAINTED = 20_000  # characters a second that may be painted again
-_BUSY = 10  # a paint may take this share of the time between two
+_BUSY = 10  # the pause after a paint is this many times as long as the paint
 
 _ids = itertools.count(1)
 
@@ -103,8 +103,9 @@ class NotebookView:
             before = time.monotonic()
             text = "".join(self._text)
             self._paint(live(text, self._progress(text, before - started)))
-            cost = time.monotonic() - before
-            self._over.wait(max(_SHORTEST, len(text) / _REPAINTED, cost * _BUSY))
+            if text:  # the first words do not wait for the clock
+                cost = time.monotonic() - before
+                self._over.wait(max(_SHORTEST, len(text) / _REPAINTED, cost * _BUSY))
             pause = 1.0
 
     def _progress(self, text: str, seconds: float) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import SHUT_RDWR
 from typing import Any
 
@@ -16,10 +17,11 @@ import openai
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.engine import Delta, Event, Finished, Reasoning, Remark, Request, Sending, Used
-from chatmagic.errors import RequestError
+from chatmagic.errors import EndpointError
+from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
 from chatmagic.provider.endpoints import Endpoint, Target, key_of, target
-from chatmagic.provider.failures import server_error, translate
+from chatmagic.provider.failures import no_reply, server_error, translate
 
 __all__ = ["OpenAIClient"]
 
@@ -45,7 +47,8 @@ class OpenAIClient:
         self.timeout = timeout
         self._transports = {"demo": DemoTransport, **(transports or {})}
         self._environ = environ
-        self._connections: dict[tuple[str, str, str | None], _Connection] = {}
+        self._connections: dict[tuple[str | None, ...], _Connection] = {}
+        self._connecting = threading.Lock()
         self._without_usage: set[str] = set()
 
     def stream(self, request: Request) -> Iterator[Event]:
@@ -61,7 +64,11 @@ class OpenAIClient:
         try:
             yield from self._ask(self._connection(where.endpoint, key), where, request)
         except _FOREIGN as exc:
-            raise translate(exc, where, key) from None
+            failure = translate(exc, where, key)
+        else:
+            return
+        # Raised out here it has no __context__, which "from None" only hides and which can hold the key.
+        raise failure
 
     def _is_instant(self, endpoint: str, request: Request) -> bool:
         # Known before sending, so that nothing is painted that waits for the reply.
@@ -69,8 +76,10 @@ class OpenAIClient:
 
     def close(self) -> None:
         """Close all connections; the next request opens new ones."""
-        while self._connections:
-            self._connections.popitem()[1].client.close()
+        with self._connecting:
+            connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.client.close()
 
     def _ask(self, connection: _Connection, where: Target, request: Request) -> Iterator[Event]:
         url = where.endpoint.url
@@ -83,15 +92,17 @@ class OpenAIClient:
         else:
             return
         # https://github.com/openai/openai-openapi calls it optional; some servers do not know it.
-        self._without_usage.add(url)
         yield Remark("this server refuses stream_options; sent again without it, so what it used stays unknown")
-        yield from _exchange(connection, where, request, with_usage=False, timeout=self.timeout)
+        for event in _exchange(connection, where, request, with_usage=False, timeout=self.timeout):
+            self._without_usage.add(url)  # not sooner: an error about something else may quote the whole request
+            yield event
 
     def _connection(self, endpoint: Endpoint, key: str | None) -> _Connection:
-        identity = (endpoint.name, endpoint.url, key)
-        if identity not in self._connections:
-            self._connections[identity] = self._new_connection(endpoint, key)
-        return self._connections[identity]
+        identity = (endpoint.name, endpoint.url, key, *map(self._environ.get, _OF_OPENAI))
+        with self._connecting:
+            if identity not in self._connections:
+                self._connections[identity] = self._new_connection(endpoint, key)
+            return self._connections[identity]
 
     def _new_connection(self, endpoint: Endpoint, key: str | None) -> _Connection:
         transport = self._transports.get(endpoint.name)
@@ -99,27 +110,53 @@ class OpenAIClient:
             api_key=key or "none",
             base_url=endpoint.url,
             max_retries=0,
-            http_client=openai.DefaultHttpx2Client(transport=transport()) if transport else None,
+            http_client=_http_client(endpoint, transport() if transport else None),
         )
-        omitted = [] if key else ["Authorization"]
+        headers: dict[str, str | openai.Omit] = {}
         if endpoint.name != "openai":
             # The client takes these from the environment; they are OpenAI's, and no other server's business.
             client.organization = client.project = None
-            custom = self._environ.get("OPENAI_CUSTOM_HEADERS", "")
-            omitted += [line.partition(":")[0].strip() for line in custom.split("\n") if ":" in line]
-            omitted = [name for name in omitted if not (key and name.lower() == "authorization")]
-        return _Connection(client, {name: openai.Omit() for name in omitted})
+            custom = self._environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+            headers = {line.partition(":")[0].strip(): openai.Omit() for line in custom if ":" in line}
+            headers = {name: omit for name, omit in headers.items() if name.lower() != "authorization"}
+            headers["Authorization"] = f"Bearer {key}" if key else openai.Omit()
+        elif not key:
+            headers["Authorization"] = openai.Omit()
+        return _Connection(client, key, headers)
+
+
+_OF_OPENAI = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS")
+
+
+def _http_client(endpoint: Endpoint, transport: httpx2.BaseTransport | None) -> httpx2.Client:
+    if transport is None and endpoint.is_local:
+        # With a transport of its own a client asks no proxy: what is meant for this machine stays on it.
+        transport = httpx2.HTTPTransport()
+    try:
+        return openai.DefaultHttpx2Client(transport=transport)
+    except (ImportError, OSError, ValueError) as exc:
+        trouble = one_line(str(exc))
+    raise EndpointError(f"the proxy or the certificates that the environment names cannot be used: {trouble}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """A client that is connected to one endpoint, and the headers that this one must not get."""
+    """A client that is connected to one endpoint with a key, and the headers that only this one gets, or must not."""
 
     client: openai.OpenAI
-    headers: dict[str, openai.Omit]
+    key: str | None = field(repr=False)
+    headers: dict[str, str | openai.Omit] = field(repr=False)
 
 
-_FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, UnicodeError, OSError)
+_FOREIGN = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
+    httpx2.CookieConflict,
+    UnicodeError,
+    OSError,
+)
 
 
 def _names_stream_options(exc: openai.APIStatusError) -> bool:
@@ -146,10 +183,46 @@ def _exchange(
         timeout=httpx2.Timeout(timeout, connect=min(timeout, 20.0)),
     )
     with call as response:
-        halves = _Halves()
-        for data in _objects(response.http_response):
-            yield from _events(data, halves)
-        yield from halves.rest()
+        answer = _Answer()
+        for data in _objects(response.http_response, connection.key):
+            if data.get("error"):
+                raise server_error(data["error"], connection.key)
+            yield from answer.events(data)
+        yield from answer.rest()
+
+
+class _Answer:
+    """Turns the chunks of a stream, or one whole answer, into events."""
+
+    def __init__(self) -> None:
+        self._reply = _Halves()
+        self._thoughts = _Halves()
+        self._refused = False
+
+    def events(self, data: dict[str, Any]) -> Iterator[Event]:
+        """Yield what one chunk says."""
+        if usage := _usage(data.get("usage")):
+            yield Used(usage)
+        choices = data.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict) or choice.get("index"):
+            return
+        said = choice.get("delta") or choice.get("message")
+        if isinstance(said, dict):
+            if thought := self._thoughts.join(_text(said.get("reasoning_content") or said.get("reasoning"))):
+                yield Reasoning(thought)
+            refusal = _text(said.get("refusal"))
+            self._refused = self._refused or bool(refusal)
+            if text := self._reply.join(_text(said.get("content")) + refusal):
+                yield Delta(text)
+        if (reason := choice.get("finish_reason")) and isinstance(reason, str):
+            # The protocol ends a refusal with "stop", in a later chunk.
+            yield Finished("refusal" if self._refused and reason == "stop" else reason)
+
+    def rest(self) -> Iterator[Event]:
+        """Yield what is left when no chunk follows."""
+        if rest := self._reply.rest():
+            yield Delta(rest)
 
 
 class _Halves:
@@ -159,40 +232,15 @@ class _Halves:
         self._half = ""
 
     def join(self, text: str) -> str:
-        if text.isascii() and not self._half:
+        if text.isascii() and not (self._half and text):
             return text
         text = self._half + text
-        self._half = text[-1] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
         text = text[: len(text) - len(self._half)]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
-    def rest(self) -> Iterator[Delta]:
-        if self._half:
-            yield Delta("\ufffd")
-
-
-def _events(data: dict[str, Any], halves: _Halves) -> Iterator[Event]:
-    """Yield the events of one chunk of a stream, or of one whole answer."""
-    if data.get("error"):
-        raise server_error(data["error"])
-    if usage := _usage(data.get("usage")):
-        yield Used(usage)
-    choices = data.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict) or choice.get("index"):
-        return
-    said = choice.get("delta") or choice.get("message")
-    if isinstance(said, dict):
-        if thought := _text(said.get("reasoning_content") or said.get("reasoning")):
-            yield Reasoning(thought)
-        refusal = _text(said.get("refusal"))
-        if text := halves.join(_text(said.get("content")) + refusal):
-            yield Delta(text)
-        if refusal:
-            yield Finished("refusal")
-            return
-    if isinstance(reason := choice.get("finish_reason"), str):
-        yield Finished(reason)
+    def rest(self) -> str:
+        return "\ufffd" if self._half else ""
 
 
 def _text(content: object) -> str:
@@ -225,7 +273,7 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _objects(response: httpx2.Response) -> Iterator[dict[str, Any]]:
+def _objects(response: httpx2.Response, key: str | None) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a body: of every server-sent event, or the one that the whole body is.
 
     Raises:
@@ -234,11 +282,13 @@ def _objects(response: httpx2.Response) -> Iterator[dict[str, Any]]:
     body: list[bytes] = []  # what might be one JSON document, until the first event shows that it is not
     pending = b""
     chunks = response.iter_bytes()
-    streaming = False
+    streaming = found = False
     for line in _lines(chunks):
+        if not streaming:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not line.startswith(b"data:"):
             if pending and not line:
-                raise _no_reply(response, pending)
+                raise no_reply(response, pending, key)
             if not streaming:
                 body.append(line)
             continue
@@ -249,30 +299,34 @@ def _objects(response: httpx2.Response) -> Iterator[dict[str, Any]]:
             return
         pending = pending + b"\n" + payload if pending else payload
         if (data := _json_object(pending)) is not None:
-            pending = b""
+            pending, found = b"", True
             yield data
+    if found:
+        return  # an event that the end has cut is none, says the standard
     if pending or not streaming:
         rest = pending or b"\n".join(body)
         if (data := _json_object(rest)) is None or not ({"choices", "error"} & data.keys()):
-            raise _no_reply(response, rest)
+            raise no_reply(response, rest, key)
         yield data
+
+
+# A server that forgets to escape a tab, or cuts a character into two events, has still said something.
+_DECODER = json.JSONDecoder(strict=False)
 
 
 def _json_object(text: bytes) -> dict[str, Any] | None:
     try:
-        data = json.loads(text)
+        data = _DECODER.decode(_decoded(text))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
 
-def _no_reply(response: httpx2.Response, text: bytes) -> RequestError:
-    kind = response.headers.get("content-type", "no content type")
-    found = repr(text[:80].decode("utf-8", "replace")) if text.strip() else "nothing"
-    return RequestError(
-        f"{response.url.copy_with(query=None)} answered with something that is no chat reply ({kind}): {found}. "
-        "Is the base URL right? It usually ends in /v1"
-    )
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return text.decode("utf-8", "replace")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -33,15 +33,27 @@ class DemoTransport(httpx2.BaseTransport):
         if body["model"] != _MODEL:
             message = f"The model {body['model']!r} does not exist; the demo has one model, {_MODEL!r}."
             return httpx2.Response(404, json={"error": {"message": message, "code": "model_not_found"}})
-        pace = body.get("pace")
-        if pace is not None and not (isinstance(pace, (int, float)) and 0 < pace <= 10_000):
-            message = f"pace must be a number of words per second, not {pace!r}."
-            return httpx2.Response(400, json={"error": {"message": message, "param": "pace"}})
+        for name, mistake in _mistakes(body):
+            return httpx2.Response(400, json={"error": {"message": mistake, "param": name}})
         reply = _Reply(body)
         if not body.get("stream"):
             return httpx2.Response(200, json=reply.whole())
         headers = {"content-type": "text/event-stream"}
-        return httpx2.Response(200, headers=headers, stream=_Events(reply, pace))
+        return httpx2.Response(200, headers=headers, stream=_Events(reply, body.get("pace")))
+
+
+def _mistakes(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a real server would refuse, by parameter."""
+    messages = body["messages"]
+    if not messages or not all(isinstance(message.get("content"), str) for message in messages):
+        yield "messages", "messages must be a list of texts that is not empty; the demo reads nothing else."
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = body.get(name)
+        if limit is not None and not (isinstance(limit, int) and limit > 0):
+            yield name, f"{name} must be a whole number above 0, not {limit!r}."
+    pace = body.get("pace")
+    if pace is not None and not (isinstance(pace, (int, float)) and 0 < pace <= 10_000):
+        yield "pace", f"pace must be a number of words per second, not {pace!r}."
 
 
 class _Reply:
@@ -200,7 +212,7 @@ _RULES: list[tuple[str, Callable[[Messages, re.Match[str]], str]]] = [
     (r"\bhow many messages\b", _count),
     (r"\bsystem prompt\b", _system),
     (r"\brepeat\b|\bsay (?:it|that) again\b", _again),
-    (r"\b(\d[\d,]{0,6}) words\b", _long),
+    (r"\b([1-9][\d,]{0,6}) words\b", _long),
     (r"\btable\b", _table),
     (r"\bcode\b|\bpython\b", _code),
     (r"\bmath\w*\b|\bformula\b|\bequation\b", _mathematics),

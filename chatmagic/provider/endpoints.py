@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ class Endpoint:
     def is_local(self) -> bool:
         """True for an address of this machine."""
         host = urlsplit(self.url).hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
 
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -60,8 +64,8 @@ def checked(endpoints: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {name: dict(fields) for name, fields in endpoints.items()}
 
 
-def _check(name: str, fields: object) -> None:
-    if not re.fullmatch(r"[A-Za-z][\w.-]*", name):
+def _check(name: object, fields: object) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w.-]*", name):
         raise EndpointError(f"{name!r} cannot name an endpoint: a letter first, then letters, digits, '_', '.' and '-'")
     if name == "demo":
         raise EndpointError("the endpoint 'demo' is chatmagic's own; give yours another name")
@@ -74,11 +78,17 @@ def _check(name: str, fields: object) -> None:
             raise EndpointError(f"endpoint {name!r} has a field that is not one of {', '.join(_FIELDS)}; {way_out}")
         if not isinstance(value, str) or not value:
             raise EndpointError(f"endpoint {name!r}: {field!r} must be text")
-    if not re.fullmatch(r"[A-Za-z_]\w*", fields.get("key_env", "OK")):
+    if not _names_a_variable(fields.get("key_env", "OK")):
         raise EndpointError(
             f"endpoint {name!r}: 'key_env' takes the name of an environment variable, not the key itself"
         )
     _check_url(fields["url"], f"endpoint {name!r}")
+
+
+def _names_a_variable(text: str) -> bool:
+    # Some keys (hf_…, gsk_…, AIza…) could be names of variables; but no name is long, small and numbered.
+    key = re.search(r"(?=.*[a-z])(?=.*\d).{20}", text)
+    return bool(re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII)) and not key
 
 
 def _check_url(url: str, whose: str) -> None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import openai
 
 from chatmagic.errors import ContextOverflowError, EndpointError, RequestError, UnreachableError
-from chatmagic.plain import one_line
+from chatmagic.plain import one_line, plain
 from chatmagic.provider.endpoints import Target
 
-__all__ = ["server_error", "translate"]
+__all__ = ["no_reply", "server_error", "translate"]
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key)[-_][\w*.-]{6,}|\bBearer\s+\S+|\bAIza[\w-]{20,}", re.IGNORECASE)
 _OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|context (?:length|window|size)", re.IGNORECASE
+    r"exceed_context_size|context[ _]?(?:length|window|size)|(?:prompt|input) is too long|maximum model length"
+    r"|token count.{0,40}exceeds",
+    re.IGNORECASE,
 )
 _NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit|insufficient (?:credit|balance|funds)", re.IGNORECASE)
 _START = {"ollama": " (ollama serve)", "llamacpp": " (llama-server -m MODEL.gguf)"}
@@ -39,10 +43,8 @@ def translate(exc: Exception, where: Target, key: str | None) -> RequestError | 
     url = where.endpoint.url
     if isinstance(cause, (httpx2.TimeoutException, openai.APITimeoutError)):
         connecting = isinstance(cause, httpx2.ConnectTimeout)
-        silent = "could not be reached" if connecting else "was silent for too long"
-        return UnreachableError(
-            f"{url} {silent}; %config ChatMagic.timeout says how long is too long", retryable=connecting
-        )
+        silent = "was silent for too long; %config ChatMagic.timeout says how long is too long"
+        return UnreachableError(f"{url} {'could not be reached' if connecting else silent}", retryable=connecting)
     if isinstance(cause, httpx2.ConnectError):
         return _no_server(cause, where, key)
     if isinstance(cause, (httpx2.LocalProtocolError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
@@ -68,11 +70,11 @@ def _no_server(cause: Exception, where: Target, key: str | None) -> UnreachableE
 def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> RequestError:
     """Translate an HTTP status of 400 or more."""
     status, endpoint = exc.status_code, where.endpoint
-    said = _clean(_message(exc), key) or "no reason given"
-    evidence = f"{exc.code} {exc.type} {said}"
+    raw = _message(exc)
+    said = _clean(raw, key) or "no reason given"
+    evidence = f"{exc.code} {exc.type} {raw}"
     told = f"{endpoint.name} says ({status}): {said}"
-    retry_after = _retry_after(exc.response.headers)
-    if status in (400, 413, 422) and _OVERFLOW.search(evidence):
+    if (status in (400, 413, 422) or status >= 500) and _OVERFLOW.search(evidence):
         return _overflow(where, said, status)
     if status == 401:
         source = (
@@ -87,11 +89,16 @@ def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> Requ
         )
     if status == 429 and _NO_CREDIT.search(evidence):
         return RequestError(f"{told}. There is no credit left; waiting does not help", status=status)
-    if status in (408, 409, 429) or status >= 500:
-        if retry_after is not None:
-            told += f" (it asks to wait {retry_after:.0f} s)"
-        return RequestError(told, status=status, retryable=status != 501, retry_after=retry_after)
-    return RequestError(told, status=status)
+    if not _is_passing(status):
+        return RequestError(told, status=status)
+    retry_after = _retry_after(exc.response.headers)
+    if retry_after is not None:
+        told += f" (it asks to wait {retry_after:.0f} s)"
+    return RequestError(told, status=status, retryable=True, retry_after=retry_after)
+
+
+def _is_passing(status: int) -> bool:
+    return status in (408, 409, 429) or (500 <= status < 600 and status != 501)
 
 
 def _overflow(where: Target, said: str, status: int | None) -> ContextOverflowError:
@@ -102,35 +109,68 @@ def _overflow(where: Target, said: str, status: int | None) -> ContextOverflowEr
     )
 
 
-def server_error(error: object) -> RequestError:
+def server_error(error: object, key: str | None) -> RequestError:
     """Return the error for an ``error`` object inside a stream, which came with a status of 200."""
     fields = error if isinstance(error, dict) else {}
-    said = _clean(str(fields.get("message") or error), None)
-    code = fields.get("code")
-    status = code if isinstance(code, int) else None
+    code = str(fields.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+    raw = _sentence(error) or str(error)
+    said = _clean(raw, key)
     kind = f"{code} {fields.get('type')}"
-    retryable = (status or 0) >= 500 or bool(re.search(r"overloaded|server_error|rate_limit|unavailable", kind))
-    if _OVERFLOW.search(f"{kind} {said}"):
+    if _OVERFLOW.search(f"{kind} {raw}"):
         return ContextOverflowError(f"the conversation is longer than the model can take: {said}", status=status)
+    passing = bool(re.search(r"overloaded|server_error|rate_limit|unavailable", kind)) or _is_passing(status or 0)
+    retryable = passing and not _NO_CREDIT.search(f"{kind} {raw}")
     return RequestError(f"the server broke off: {said}", status=status, retryable=retryable)
 
 
+def no_reply(response: httpx2.Response, body: bytes, key: str | None) -> RequestError:
+    """Return the error for a *body* that came with a status of 200 and is no reply."""
+    kind = one_line(response.headers.get("content-type", "no content type"), limit=60)
+    text = one_line(_clean(body[:2000].decode("utf-8", "replace"), key), limit=80)
+    return RequestError(
+        f"{response.url.copy_with(query=None)} answered with something that is no chat reply ({kind}): "
+        f"{repr(text) if text else 'nothing'}. Is the base URL right? It usually ends in /v1"
+    )
+
+
 def _message(exc: openai.APIStatusError) -> str:
-    """Find the sentence in an error body; every server has a form of its own."""
-    body: Any = exc.body
-    if isinstance(body, dict):
-        for name in ("message", "error", "detail", "msg"):
-            if found := body.get(name):
-                return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
-        return json.dumps(body, ensure_ascii=False, default=str)
-    return re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", exc.response.text, flags=re.DOTALL | re.IGNORECASE)
+    page = exc.response.text.strip()
+    said = _sentence(exc.body)
+    if said and said != page:
+        return said
+    page = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page[:10_000], flags=re.DOTALL | re.IGNORECASE)
+    return html.unescape(page)
+
+
+def _sentence(body: object, depth: int = 5) -> str:
+    """Find the sentence in the JSON of an error; every server has a form of its own."""
+    if isinstance(body, str):
+        return body.strip()
+    if depth and isinstance(body, list):
+        return "; ".join(filter(None, (_sentence(each, depth - 1) for each in body[:3])))
+    if depth and isinstance(body, dict):
+        for name in ("message", "error", "detail", "msg", "errors"):
+            if said := _sentence(body.get(name), depth - 1):
+                at = body.get("loc")  # FastAPI says in a list of its own which field it means
+                return f"{'.'.join(map(str, at))}: {said}" if isinstance(at, list) else said
+    return ""
 
 
 def _clean(text: str, key: str | None) -> str:
     """Make *text* of a server one line without anything that is, or looks like, a key."""
+    text = plain(text)
     if key:
-        text = text.replace(key, "[key]")
+        text = re.sub(_spellings(key), "[key]", text)
     return one_line(_SECRET.sub("[key]", text)).rstrip(".")
+
+
+def _spellings(key: str) -> str:
+    """Return a pattern for *key* as it is, and as JSON, Python, HTML and a URL spell it."""
+    forms = {key, json.dumps(key)[1:-1], repr(key)[1:-1], html.escape(key), quote(key, safe="")}
+    pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    # Servers on one's own machine get keys like "x", and "context" must stay readable.
+    return pattern if len(key) >= 8 else rf"(?<!\w)(?:{pattern})(?!\w)"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -143,7 +183,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         elif value.replace(".", "", 1).isdecimal():
             seconds = float(value)
         else:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            date = parsedate_to_datetime(value)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

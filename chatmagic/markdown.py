@@ -1,0 +1,305 @@
+"""Markdown of a stranger -> HTML that can do no harm."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from html import escape
+from itertools import groupby
+from typing import Any
+from urllib.parse import urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import unescapeAll
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import EnvType
+from mdit_py_plugins.dollarmath.index import math_inline_dollar
+from pygments.lexers import get_all_lexers, get_lexer_by_name  # type: ignore[import-untyped] # published without types
+from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped] # published without types
+
+__all__ = ["to_html"]
+
+# Bounds for texts that mean nothing. No reply that makes sense comes near them.
+MAX_NESTING = 100  # levels of blocks; markdown-it drops what is deeper, so such a text is shown as it stands
+MAX_PARAGRAPH = 5_000  # characters; reading links and brackets takes quadratic time, so a longer one is plain text
+MAX_FORMULA = 100  # lines; else every opening without an end would search the whole text
+MAX_GROWTH = 50  # times the length of the text; a table of 2 kB can have 2 MB of empty cells
+LEXING_SECONDS = 0.5  # of the processor, per 10 kB, which need a tenth; Pygments takes minutes for some rows of blanks
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+# Without slashes, http:x is a path on the server of the page.
+_LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)
+
+# What MathJax could take for the start of a formula. It never reads on across elements, so an element defuses it.
+_TEX_SIGN = re.compile(r"[$\\]+")
+_INERT = '<span class="mathjax_ignore tex2jax_ignore">{}</span>'
+
+_ENVIRONMENT = r"\\begin\{(?:equation|align|alignat|flalign|gather|multline|eqnarray)\*?\}"
+_OPENER = re.compile(rf"\\\(|\\\[|{_ENVIRONMENT}")
+_BLOCK_OPENER = re.compile(rf"\$\$|\\\[|{_ENVIRONMENT}")
+_CLOSER = {r"\(": r"\)", r"\[": r"\]", "$$": "$$"}
+# Two prices in a sentence, or a dollar before and one within a code span.
+_PROSE = re.compile(r"\$(?:\d[^\\^_={}]*\s[^\W\d_]{2,}|[^`]*`)")
+_LABEL = re.compile(r"\\label\s*\{[^{}]*\}")
+# Macros that outlive their formula, that make links, ids, classes, styles or tooltips, or that change MathJax.
+_ACTING_MACRO = re.compile(
+    r"\\(?:[gex]?def|global|(?:future)?let|(?:re)?new(?:command|environment|tagform)|providecommand|usetagform"
+    r"|Declare\w+|Newextarrow|definecolor|require|setOptions|mathtoolsset|href|url|includegraphics|html\w*|class|cssId"
+    r"|style|data|bbox|mmlToken|unicode|toggle|mathtip|texttip|csname|catcode|input|include|write)(?![A-Za-z])"
+)
+
+_TAGS = set(re.findall(r"\w+", "a blockquote br code div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"))
+_TAGS |= {"table", "tbody", "td", "th", "thead", "tr", "ul"}
+
+_dollars = math_inline_dollar(allow_space=False, allow_digits=False, allow_double=True)
+
+
+def to_html(text: str) -> str:
+    """Return Markdown as HTML that runs, loads and names nothing in the page, and links to nothing but the web.
+
+    Formulas are left to MathJax, colours to the page's style sheet for Pygments. Threads may share it.
+    """
+    text = _SURROGATE.sub("\ufffd", text)
+    html = _render(text)
+    return _cleaner().clean(f'<div dir="auto">{html}</div>' if _RIGHT_TO_LEFT.search(text) else html)
+
+
+def _render(text: str) -> str:
+    md, as_it_stands = _parser(), f"<pre>{escape(text)}</pre>"
+    env = {"deadline": time.thread_time() + LEXING_SECONDS * (1 + len(text) / 10_000)}
+    tokens = md.parse(text, env)
+    if any(token.level >= MAX_NESTING - 1 for token in tokens):
+        return as_it_stands
+    html: str = md.renderer.render(tokens, md.options, env)
+    return html if len(html) <= MAX_GROWTH * (len(text) + 100) else as_it_stands
+
+
+class _Markdown(MarkdownIt):
+    def validateLink(self, url: str) -> bool:  # noqa: N802 - markdown-it's name
+        return _LINK.match(url) is not None
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    md = _Markdown("commonmark", {"html": False, "linkify": True, "maxNesting": MAX_NESTING})
+    md.enable(["table", "strikethrough", "linkify"])
+    linkify: Any = md.linkify
+    linkify.set({"fuzzy_link": False, "fuzzy_email": False}).add("ftp:", None).add("//", None)
+    md.core.ruler.before("inline", "long_paragraphs", _leave_long_paragraphs)
+    md.core.ruler.after("inline", "linked_images", _mark_linked_images)
+    md.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    md.inline.ruler.before("escape", "math", _math_inline)
+    md.inline.ruler.at("html_inline", _line_break)
+    for name, write in _WRITERS.items():
+        md.add_render_rule(name, _render_rule(write))
+    for name in ("fence", "code_block"):
+        md.add_render_rule(name, _code)
+    md.render("x")  # compiles its rules, which two threads must not do at once
+    return md
+
+
+@functools.cache
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=_TAGS,
+        attributes={"a": {"href"}, "ol": {"start"}},
+        tag_attribute_values={"div": {"dir": {"auto", "ltr"}, "align": {"left", "center", "right"}}},
+        allowed_classes={
+            "div": {"highlight"},
+            "span": {"mathjax_ignore", "tex2jax_ignore", *filter(None, STANDARD_TYPES.values())},
+        },
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+        link_rel="noopener noreferrer nofollow",
+        url_schemes={"http", "https", "mailto"},
+        url_relative="deny",
+    )
+
+
+def _leave_long_paragraphs(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.type == "inline" and len(token.content) > MAX_PARAGRAPH:
+            token.type = "text"
+
+
+def _mark_linked_images(state: StateCore) -> None:
+    for block in state.tokens:
+        linked = False
+        for token in block.children or ():
+            if token.type in ("link_open", "link_close"):
+                linked = token.nesting == 1
+            token.meta["linked"] = linked
+
+
+def _line_break(state: StateInline, silent: bool) -> bool:
+    """Read ``<br>``, the one tag that models cannot do without: a cell of a table has no other way to break a line."""
+    if not (match := _LINE_BREAK.match(state.src, state.pos)):
+        return False
+    if not silent:
+        state.push("hardbreak", "br", 0)
+    state.pos = match.end()
+    return True
+
+
+def _math_inline(state: StateInline, silent: bool) -> bool:
+    src, start = state.src, state.pos
+    if match := _OPENER.match(src, start):
+        opener = match[0]
+        end = src.find(_closer(opener), match.end(), state.posMax)
+        if end < 0:
+            return False
+        state.pos = end + len(_closer(opener))
+    elif _dollars(state, True):
+        opener = "$$" if src.startswith("$$", start) else "$"
+    else:
+        return False
+    source = src[start : state.pos]
+    if opener == "$" and _PROSE.match(source):
+        state.pos = start
+        return False
+    if not silent:
+        token = state.push("math", "", 0)
+        token.content, token.markup = source, opener
+    return True
+
+
+def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """Keep the lines of a formula together, which Markdown would take for lists, headings or the end of a paragraph."""
+    if state.is_code_block(start) or not (match := _BLOCK_OPENER.match(_line(state, start))):
+        return False
+    lines: list[str] = []
+    for number in range(start, min(end, start + MAX_FORMULA)):
+        line = _line(state, number)
+        if not line or state.sCount[number] < state.blkIndent:
+            return False
+        lines.append(line)
+        if line.rstrip(" .,;").endswith(_closer(match[0])) and (number > start or len(line) > 3):
+            break
+    else:
+        return False
+    if not silent:
+        state.line = start + len(lines)
+        state.push("paragraph_open", "p", 1)
+        token = state.push("inline", "", 0)
+        token.content, token.children = "\n".join(lines), []
+        state.push("paragraph_close", "p", -1)
+    return True
+
+
+def _line(state: StateBlock, number: int) -> str:
+    return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]].rstrip()
+
+
+def _closer(opener: str) -> str:
+    return _CLOSER.get(opener) or opener.replace("begin", "end", 1)
+
+
+def _render_rule(write: Callable[[Token], str]) -> Callable[..., str]:
+    return lambda _renderer, tokens, index, _options, _env: write(tokens[index])
+
+
+def _text(token: Token) -> str:
+    return _TEX_SIGN.sub(lambda match: _INERT.format(match[0]), escape(token.content))
+
+
+def _math(token: Token) -> str:
+    source, opener = token.content, token.markup
+    tex = source if opener.startswith(r"\begin") else source[len(opener) : -len(opener)]
+    tex = _LABEL.sub("", tex).strip()  # a label that is painted twice is an error
+    if not _typesets(tex):
+        return f"<code>{escape(source)}</code>"
+    left, right = (r"\(", r"\)") if opener in ("$", r"\(") else (r"\[", r"\]")
+    return f"<span>{left}{escape(tex)}{right}</span>"
+
+
+def _typesets(tex: str) -> bool:
+    """Tell whether MathJax will find the end of the formula where we did, and nothing will happen outside of it."""
+    depth = 0
+    for sign in re.findall(r"\\.?|[{}]", tex, re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth < 0 or sign in ("\\", r"\(", r"\)", r"\[", r"\]"):
+            return False
+    return bool(tex) and depth == 0 and not _ACTING_MACRO.search(tex)
+
+
+def _image(token: Token) -> str:
+    """Write a link instead: whoever serves the picture would learn from its address what the conversation holds."""
+    words, url = "".join(child.content for child in token.children or ()), str(token.attrs["src"])
+    try:
+        host = urlsplit(url).hostname or url
+    except ValueError:
+        host = url
+    label = _text(Token("text", "", 0, content=f"{words} ({host})" if words else host))
+    return label if token.meta["linked"] else f'<a href="{escape(url)}">{label}</a>'
+
+
+def _cell_open(token: Token) -> str:
+    # In JupyterLab, whose style sheet wins over an attribute, the cells of HTML tables are aligned to the right.
+    align = str(token.attrs.get("style", "text-align:left")).partition(":")[2]
+    return f'<{token.tag}><div align="{align}">'
+
+
+def _cell_close(token: Token) -> str:
+    return f"</div></{token.tag}>\n"
+
+
+def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, env: EnvType) -> str:
+    language = unescapeAll(tokens[index].info).lower().split()[:1]
+    code = _coloured(tokens[index].content, "".join(language), env["deadline"])
+    # The empty span saves a first line that is empty: HTML would drop it.
+    return f'<div class="highlight" dir="ltr"><pre><span></span>{code}</pre></div>\n'
+
+
+def _coloured(code: str, language: str, deadline: float) -> str:
+    pieces: list[tuple[str, str]] = []
+    if language in _languages():
+        # Whoever wrote the text chooses among 500 lexers: a bug in one of them must not cost the reply.
+        with suppress(Exception):
+            pieces = list(_lex(code, language, deadline))
+    if "".join(text for _, text in pieces) != code:
+        return escape(code)
+    return "".join(f'<span class="{name}">{escape(text)}</span>' if name else escape(text) for name, text in pieces)
+
+
+@functools.cache
+def _languages() -> frozenset[str]:
+    """Return the languages Pygments knows by itself: asked for any other it imports every plugin that is installed."""
+    return frozenset(alias for _, aliases, *_ in get_all_lexers(plugins=False) for alias in aliases)
+
+
+def _lex(code: str, language: str, deadline: float) -> Iterator[tuple[str, str]]:
+    """Yield all of *code* in pieces with their CSS classes. Raises TimeoutError after *deadline*."""
+    # get_tokens would strip empty lines and change tabs.
+    tokens = get_lexer_by_name(language).get_tokens_unprocessed(code)
+    for name, group in groupby(tokens, lambda token: _css_class(token[1])):
+        yield name, "".join(text for _, _, text in group)
+        if time.thread_time() > deadline:
+            raise TimeoutError
+
+
+@functools.cache
+def _css_class(kind: Any) -> str:
+    while kind not in STANDARD_TYPES:
+        kind = kind.parent
+    name: str = STANDARD_TYPES[kind]
+    # Names and blanks have no colour, and code that Pygments cannot read is no error of the reader's.
+    return "" if name in ("n", "w", "err") else name
+
+
+_WRITERS: dict[str, Callable[[Token], str]] = {
+    "text": _text,
+    "math": _math,
+    "image": _image,
+    "th_open": _cell_open,
+    "td_open": _cell_open,
+    "th_close": _cell_close,
+    "td_close": _cell_close,
+}
