@@ -119,7 +119,8 @@ class Form:
             if name in option.names:
                 return option
         known = [each for option in self._all_options for each in option.names]
-        raise LineError(f"{self.magic} has no option {name!r}{nearest(name, known)} See {self.help_line}")
+        hint = f" A request parameter is set with --set {name.lstrip('-')}=VALUE." if "--set" in known else ""
+        raise LineError(f"{self.magic} has no option {name!r}{nearest(name, known)}{hint} See {self.help_line}")
 
     def _fitted(self, bare: Sequence[str]) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from html import escape
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +32,10 @@ MAX_NESTING = 100  # levels of blocks; markdown-it drops what is deeper, so such
 MAX_PARAGRAPH = 5_000  # characters; reading links and brackets takes quadratic time, so a longer one is plain text
 MAX_FORMULA = 100  # lines; else every opening without an end would search the whole text
 MAX_GROWTH = 50  # times the length of the text; a table of 2 kB can have 2 MB of empty cells
-LEXING_SECONDS = 0.5  # of the processor, per 10 kB, which need a tenth; Pygments takes minutes for some rows of blanks
+MAX_CODE = 20_000  # characters; longer code has no colours, because a single step of Pygments can take quadratic time
+LEXING_SECONDS = (
+    0.3  # of the processor, per 10 kB, which need a fifth of it; Pygments takes minutes for some rows of blanks
+)
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -57,7 +61,16 @@ _ACTING_MACRO = re.compile(
     r"|style|data|bbox|mmlToken|unicode|toggle|mathtip|texttip|csname|catcode|input|include|write)(?![A-Za-z])"
 )
 
-_TAGS = set(re.findall(r"\w+", "a blockquote br code div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"))
+# Lexers that were tried with much nonsense: of the others some take minutes, and any may be a plugin that does anything.
+_LANGUAGES = """
+    ada awk bash batch bibtex c clojure cmake cobol common-lisp console coq cpp csharp css cuda cypher cython d dart
+    delphi diff docker elixir elm erlang fortran fsharp gdscript glsl go graphql groovy haskell hlsl html http ini
+    java javascript jinja json jsx julia kotlin lean llvm lua make markdown mathematica matlab mysql nasm nginx nim
+    nixos objective-c ocaml octave perl php plpgsql postgresql powershell prolog protobuf puppet pycon pytb python
+    racket rconsole rst ruby rust sas sass scala scheme scss sed sml solidity sparql splus sql sqlite3 stan stata
+    swift systemverilog tcl terraform tex toml tsx turtle typescript verilog vhdl vim vue xml yaml zig
+"""
+_TAGS = set(re.findall(r"\w+", "a bdi blockquote br code div em figure h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"))
 _TAGS |= {"table", "tbody", "td", "th", "thead", "tr", "ul"}
 
 _dollars = math_inline_dollar(allow_space=False, allow_digits=False, allow_double=True)
@@ -68,9 +81,7 @@ def to_html(text: str) -> str:
 
     Formulas are left to MathJax, colours to the page's style sheet for Pygments. Threads may share it.
     """
-    text = _SURROGATE.sub("\ufffd", text)
-    html = _render(text)
-    return _cleaner().clean(f'<div dir="auto">{html}</div>' if _RIGHT_TO_LEFT.search(text) else html)
+    return _cleaner().clean(_render(_SURROGATE.sub("\ufffd", text)))
 
 
 def _render(text: str) -> str:
@@ -96,6 +107,7 @@ def _parser() -> MarkdownIt:
     linkify.set({"fuzzy_link": False, "fuzzy_email": False}).add("ftp:", None).add("//", None)
     md.core.ruler.before("inline", "long_paragraphs", _leave_long_paragraphs)
     md.core.ruler.after("inline", "linked_images", _mark_linked_images)
+    md.core.ruler.push("right_to_left", _isolate_right_to_left)
     md.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     md.inline.ruler.before("escape", "math", _math_inline)
     md.inline.ruler.at("html_inline", _line_break)
@@ -111,8 +123,8 @@ def _parser() -> MarkdownIt:
 def _cleaner() -> nh3.Cleaner:
     return nh3.Cleaner(
         tags=_TAGS,
-        attributes={"a": {"href"}, "ol": {"start"}},
-        tag_attribute_values={"div": {"dir": {"auto", "ltr"}, "align": {"left", "center", "right"}}},
+        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},  # without "*", title and lang would pass
+        tag_attribute_values={"div": {"align": {"left", "center", "right"}}},
         allowed_classes={
             "div": {"highlight"},
             "span": {"mathjax_ignore", "tex2jax_ignore", *filter(None, STANDARD_TYPES.values())},
@@ -137,6 +149,12 @@ def _mark_linked_images(state: StateCore) -> None:
             if token.type in ("link_open", "link_close"):
                 linked = token.nesting == 1
             token.meta["linked"] = linked
+
+
+def _isolate_right_to_left(state: StateCore) -> None:
+    for block in state.tokens:
+        if block.children and _RIGHT_TO_LEFT.search(block.content):
+            block.children = [Token("bdi_open", "bdi", 1), *block.children, Token("bdi_close", "bdi", -1)]
 
 
 def _line_break(state: StateInline, silent: bool) -> bool:
@@ -255,34 +273,37 @@ def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, en
     language = unescapeAll(tokens[index].info).lower().split()[:1]
     code = _coloured(tokens[index].content, "".join(language), env["deadline"])
     # The empty span saves a first line that is empty: HTML would drop it.
-    return f'<div class="highlight" dir="ltr"><pre><span></span>{code}</pre></div>\n'
+    # In JupyterLab only the figure keeps its distance from the text around.
+    return f'<figure><div class="highlight"><pre><span></span>{code}</pre></div></figure>\n'
 
 
 def _coloured(code: str, language: str, deadline: float) -> str:
     pieces: list[tuple[str, str]] = []
-    if language in _languages():
+    if language in _languages() and len(code) <= MAX_CODE:
         # Whoever wrote the text chooses among 500 lexers: a bug in one of them must not cost the reply.
         with suppress(Exception):
             pieces = list(_lex(code, language, deadline))
     if "".join(text for _, text in pieces) != code:
         return escape(code)
-    return "".join(f'<span class="{name}">{escape(text)}</span>' if name else escape(text) for name, text in pieces)
+    spans = ((name, escape("".join(text for _, text in group))) for name, group in groupby(pieces, itemgetter(0)))
+    return "".join(f'<span class="{name}">{html}</span>' if name else html for name, html in spans)
 
 
 @functools.cache
 def _languages() -> frozenset[str]:
-    """Return the languages Pygments knows by itself: asked for any other it imports every plugin that is installed."""
-    return frozenset(alias for _, aliases, *_ in get_all_lexers(plugins=False) for alias in aliases)
+    """Return every name of every language that is coloured."""
+    chosen = set(_LANGUAGES.split())
+    names = (names for _, names, *_ in get_all_lexers(plugins=False))
+    return frozenset(alias for aliases in names if chosen.intersection(aliases) for alias in aliases)
 
 
 def _lex(code: str, language: str, deadline: float) -> Iterator[tuple[str, str]]:
-    """Yield all of *code* in pieces with their CSS classes. Raises TimeoutError after *deadline*."""
+    """Yield all of *code* in pieces, each after its CSS class. Raises TimeoutError when it takes too long."""
     # get_tokens would strip empty lines and change tabs.
-    tokens = get_lexer_by_name(language).get_tokens_unprocessed(code)
-    for name, group in groupby(tokens, lambda token: _css_class(token[1])):
-        yield name, "".join(text for _, _, text in group)
+    for _, kind, text in get_lexer_by_name(language).get_tokens_unprocessed(code):
         if time.thread_time() > deadline:
             raise TimeoutError
+        yield _css_class(kind), text
 
 
 @functools.cache

@@ -62,12 +62,13 @@ def shell(kernel: magics.Kernel, tmp_path: Any) -> Iterator[InteractiveShell]:  
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
-    shell = InteractiveShell(config=config, ipython_dir=str(tmp_path))
-    InteractiveShell._instance = shell  # what get_ipython() in a cell finds
+    shell: Any = InteractiveShell(config=config, ipython_dir=str(tmp_path))  # type: ignore[no-untyped-call]  # IPython's
+    instance: Any = InteractiveShell
+    instance._instance = shell  # what get_ipython() in a cell finds
     shell.extension_manager.load_extension("chatmagic")
     yield shell
     shell.extension_manager.unload_extension("chatmagic")
-    InteractiveShell._instance = None
+    instance._instance = None
 
 
 @pytest.fixture

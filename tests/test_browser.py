@@ -100,7 +100,8 @@ def test_error_is_one_red_line(page: Page, lab: Lab, root: Path) -> None:
     chat = notebook(page, lab, root, "%%chat --frob\nhi")
     chat.run_all()
 
-    assert chat.output_text(1).strip() == "LineError: %%chat has no option '--frob'. See %chat --help"
+    assert chat.output_text(1).strip().startswith("LineError: %%chat has no option '--frob'. ")
+    assert chat.output(1).count() == 1
 
 
 def test_reply_cannot_run_anything(page: Page, lab: Lab, root: Path) -> None:

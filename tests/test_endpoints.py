@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatmagic.errors import EndpointError
@@ -140,7 +141,7 @@ def test_sound_endpoints_are_taken_as_they_are() -> None:
     assert all(result[name] is not given[name] for name in given)
 
 
-SECRET = "sk-Very5ecret.0123456789"  # noqa: S105 - a test's
+SECRET = "sk-Very5ecret.0123456789"
 URL = "https://ok.example/v1"
 
 
@@ -186,7 +187,7 @@ def test_a_wrong_endpoint_is_refused_without_its_value(fields: Any) -> None:
 
     message = str(caught.value)
     assert "ecret" not in message
-    assert not any(len(str(value)) > 16 and str(value) in message for value in (fields or {}) if value not in OWN)
+    assert not [word for word in re.findall(r"[\w.-]{20,}", str(fields)) if word in message]
     assert caught.value.__context__ is None
 
 
@@ -205,6 +206,7 @@ def test_a_wrong_name_is_refused(name: Any) -> None:
         checked({name: {"url": URL}})
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text() | st.integers(), st.dictionaries(st.text() | st.just("url"), st.text() | st.none())))
 def test_any_endpoints_are_taken_or_refused(endpoints: Any) -> None:
     """Whatever stands in the setting, it is an error of ours or can be used."""

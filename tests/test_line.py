@@ -93,15 +93,24 @@ def test_quoted_words_are_told_apart() -> None:
         ('--set=system="a b', "a"),
         ('-s "You"re', 'You"re'),
         ('f={"type": "json_object"}', 'json_object"}'),
+        ('"' + "a" * 50, "a" * 20),
     ],
-    ids=["at the start", "alone", "after =", "after the second =", "no blank after its end", "JSON with blanks"],
+    ids=[
+        "at the start",
+        "alone",
+        "after =",
+        "after the second =",
+        "no blank after its end",
+        "JSON with blanks",
+        "long",
+    ],
 )
 def test_open_quote(line: str, begin: str) -> None:
     """A double quote that is never closed is an error that shows where it was opened."""
     with pytest.raises(LineError) as caught:
         split(line)
 
-    assert f"the quote before {begin!r} is never closed" in str(caught.value)
+    assert str(caught.value) == f"the quote before {begin!r} is never closed (a blank must follow its end)"
 
 
 @given(LINES)
@@ -233,11 +242,10 @@ def test_words(form: Form, line: str, expected: dict[str, Any]) -> None:
         pytest.param(USE, "a b", "%chat use NAME: 'b' is one word too many", id="a word too many"),
         pytest.param(USE, "", "%chat use needs NAME: %chat use NAME", id="a word is missing"),
         pytest.param(RENAME, "a", "%chat rename needs NEW: %chat rename OLD NEW", id="the second word is missing"),
-        pytest.param(
-            CELL, "--modle x", "%%chat has no option '--modle'. Did you mean --model? See %chat --help", id="near"
-        ),
+        pytest.param(CELL, "--modle x", "%%chat has no option '--modle'. Did you mean --model?", id="near"),
         pytest.param(CELL, "--modle=x", "no option '--modle'. Did you mean --model?", id="near, with a value"),
-        pytest.param(CELL, "--zzzz", "%%chat has no option '--zzzz'. See %chat --help", id="near to nothing"),
+        pytest.param(USE, "--zzzz", "%chat use has no option '--zzzz'. See %chat use --help", id="near to nothing"),
+        pytest.param(CELL, "--seed 1", "is set with --set seed=VALUE. See %chat --help", id="a request parameter"),
         pytest.param(CELL, "--mod x", "no option '--mod'", id="no abbreviations"),
         pytest.param(CELL, "-mgpt", "no option '-mgpt'", id="no value glued to a short name"),
         pytest.param(CELL, "-1", "no option '-1'", id="a number is no option"),
@@ -246,7 +254,12 @@ def test_words(form: Form, line: str, expected: dict[str, Any]) -> None:
         pytest.param(CELL, "-m", "-m needs a value: %%chat -m MODEL", id="a value is missing at the end"),
         pytest.param(CELL, "-m --once", "-m needs a value", id="a value is missing before a switch"),
         pytest.param(CELL, "-m --system=a", "-m needs a value", id="a value is missing before an option with ="),
-        pytest.param(CELL, "-m --sytem a", "-m needs a value", id="a value is missing before a slip"),
+        pytest.param(
+            CELL,
+            "-m --sytem a",
+            "-m needs a value, found '--sytem': %%chat -m MODEL (quotes make it a value)",
+            id="a value is missing before a slip",
+        ),
         pytest.param(CELL, "-m -x", "-m needs a value", id="a value is missing before an unknown letter"),
         pytest.param(CELL, "--set", "--set needs a value: %%chat --set KEY=VALUE", id="a repeated one without value"),
         pytest.param(CELL, "-m a --model b", "--model is given twice: 'a' and 'b'", id="twice"),
@@ -326,10 +339,10 @@ def test_nearest(name: str, told: str) -> None:
         ('-s "Be brief."', Settings({"system": "Be brief."})),
         ("-m 4 -s true", Settings({"model": "4", "system": "true"})),
         ("--set temperature=0 --set user=me", Settings({"temperature": 0, "user": "me"})),
-        ("--set model=gpt -s a", Settings({"model": "gpt", "system": "a"})),
+        ("--set model=4 --set system=true", Settings({"model": "4", "system": "true"})),
         ('-s "" --set temperature=', Settings(unset=frozenset({"system", "temperature"}))),
     ],
-    ids=["nothing", "model", "system", "these two are text", "parameters", "model as a setting", "unset"],
+    ids=["nothing", "model", "system", "these two are text", "parameters", "these two are text, set", "unset"],
 )
 def test_settings(line: str, expected: Settings) -> None:
     """The options that describe the conversation become one layer of settings."""

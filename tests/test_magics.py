@@ -27,12 +27,15 @@ def far(kernel: magics.Kernel, client: FakeClient) -> FakeClient:
 
 
 def run(shell: InteractiveShell, code: str) -> ExecutionResult:
-    return shell.run_cell(code, store_history=True)
+    runner: Any = shell
+    result: ExecutionResult = runner.run_cell(code, store_history=True)
+    return result
 
 
 def good(shell: InteractiveShell, code: str) -> None:
     """Run a cell that must not fail."""
-    run(shell, code).raise_error()
+    result: Any = run(shell, code)
+    result.raise_error()
 
 
 def failed(shell: InteractiveShell, code: str) -> ChatMagicError:
@@ -109,11 +112,12 @@ def test_another_owner_of_chat_is_named_and_gets_it_back(shell: InteractiveShell
     """When another extension has a %%chat, one warning names it, and unloading gives it back."""
     good(shell, "%unload_ext chatmagic")
 
-    def other(*_: str) -> str:
+    def other(*_: Any) -> str:
         return "the other one"
 
     other.__module__ = "chapyter.magic"
-    shell.register_magic_function(other, "cell", "chat")
+    register: Any = shell.register_magic_function
+    register(other, "cell", "chat")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         good(shell, "%load_ext chatmagic")

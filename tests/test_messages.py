@@ -51,6 +51,15 @@ def test_turn_messages() -> None:
     assert Turn(" a\n", "\n").messages == (Message("user", " a\n"), Message("assistant", "\n"))
 
 
+def test_plain_turn() -> None:
+    """A turn of which nothing more is said is complete, the first of its line, not stored, and of an unknown cell."""
+    turn = Turn("a", "A")
+
+    assert (turn.status, turn.finish, turn.parent, turn.number) == ("complete", "stop", None, None)
+    assert (turn.cell.id, turn.cell.execution) == (None, None)
+    assert (turn.settings, turn.started, turn.seconds) == (Settings(), 0.0, 0.0)
+
+
 def test_turn_is_frozen() -> None:
     """A turn cannot be changed."""
     turn = Turn("a", "A")

@@ -94,6 +94,11 @@ def test_one_line_limit(length: int, expected: str) -> None:
     assert one_line("a" * length, limit=10) == expected
 
 
+def test_one_line_is_short() -> None:
+    """Without a limit of its own a line is cut at 300 characters."""
+    assert len(one_line("a" * 1_000)) == 300
+
+
 @given(WILD, st.integers(1, 20))
 def test_one_line_of_any_text(text: str, limit: int) -> None:
     """Any text becomes a single harmless line within the limit."""

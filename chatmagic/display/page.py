@@ -9,6 +9,7 @@ from typing import Any
 
 from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.plain import one_line, plain
+from chatmagic.version import __version__
 
 __all__ = ["Page", "conversation", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
 
@@ -131,8 +132,6 @@ def _quiet(lines: Sequence[str]) -> str:
 
 def _record(session: str, turn: Turn) -> dict[str, Any]:
     """Return what a saved notebook must hold to rebuild the session."""
-    from chatmagic import __version__
-
     return {
         "version": __version__,
         "session": session,

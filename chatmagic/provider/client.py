@@ -81,6 +81,11 @@ class OpenAIClient:
         for connection in connections.values():
             connection.client.close()
 
+    def __del__(self) -> None:
+        # A client of openai does so if it has made its connections itself; nobody is there to hear of a failure.
+        with suppress(Exception):
+            self.close()
+
     def _ask(self, connection: _Connection, where: Target, request: Request) -> Iterator[Event]:
         url = where.endpoint.url
         usage = request.stream and url not in self._without_usage

@@ -45,8 +45,8 @@ class DemoTransport(httpx2.BaseTransport):
 def _mistakes(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a real server would refuse, by parameter."""
     messages = body["messages"]
-    if not messages or not all(isinstance(message.get("content"), str) for message in messages):
-        yield "messages", "messages must be a list of texts that is not empty; the demo reads nothing else."
+    if not _said(messages) or not all(isinstance(message.get("content"), str) for message in messages):
+        yield "messages", "messages must be texts, one of them of the user; the demo reads nothing else."
     for name in ("max_completion_tokens", "max_tokens"):
         limit = body.get(name)
         if limit is not None and not (isinstance(limit, int) and limit > 0):
@@ -119,7 +119,7 @@ def answer(messages: Messages) -> str:
 
 
 def _said(messages: Messages, role: str = "user") -> list[str]:
-    return [message["content"] for message in messages if message["role"] == role]
+    return [message.get("content", "") for message in messages if message["role"] == role]
 
 
 def _quoted(text: str) -> str:
