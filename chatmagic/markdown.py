@@ -31,11 +31,9 @@ __all__ = ["to_html"]
 MAX_NESTING = 100  # levels of blocks; markdown-it drops what is deeper, so such a text is shown as it stands
 MAX_PARAGRAPH = 5_000  # characters; reading links and brackets takes quadratic time, so a longer one is plain text
 MAX_FORMULA = 100  # lines; else every opening without an end would search the whole text
-MAX_GROWTH = 50  # times the length of the text; a table of 2 kB can have 2 MB of empty cells
+MAX_GROWTH = 100  # times the length of the text; a table of 2 kB can have 2 MB of empty cells
 MAX_CODE = 20_000  # characters; longer code has no colours, because a single step of Pygments can take quadratic time
-LEXING_SECONDS = (
-    0.3  # of the processor, per 10 kB, which need a fifth of it; Pygments takes minutes for some rows of blanks
-)
+LEXING_SECONDS = 0.3  # of the processor per 10 kB, which need a fifth of it; rows of blanks can take minutes
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -61,7 +59,7 @@ _ACTING_MACRO = re.compile(
     r"|style|data|bbox|mmlToken|unicode|toggle|mathtip|texttip|csname|catcode|input|include|write)(?![A-Za-z])"
 )
 
-# Lexers that were tried with much nonsense: of the others some take minutes, and any may be a plugin that does anything.
+# Lexers that were tried with much nonsense. Of the others some take minutes, and any may be a plugin.
 _LANGUAGES = """
     ada awk bash batch bibtex c clojure cmake cobol common-lisp console coq cpp csharp css cuda cypher cython d dart
     delphi diff docker elixir elm erlang fortran fsharp gdscript glsl go graphql groovy haskell hlsl html http ini
@@ -148,7 +146,8 @@ def _mark_linked_images(state: StateCore) -> None:
         for token in block.children or ():
             if token.type in ("link_open", "link_close"):
                 linked = token.nesting == 1
-            token.meta["linked"] = linked
+            elif token.type == "image":
+                token.meta["linked"] = linked
 
 
 def _isolate_right_to_left(state: StateCore) -> None:
@@ -280,7 +279,7 @@ def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, en
 def _coloured(code: str, language: str, deadline: float) -> str:
     pieces: list[tuple[str, str]] = []
     if language in _languages() and len(code) <= MAX_CODE:
-        # Whoever wrote the text chooses among 500 lexers: a bug in one of them must not cost the reply.
+        # Whoever wrote the text chooses the lexer: a bug in one of them must not cost the reply.
         with suppress(Exception):
             pieces = list(_lex(code, language, deadline))
     if "".join(text for _, text in pieces) != code:

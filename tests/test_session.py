@@ -695,10 +695,12 @@ def test_names_of_known_sessions_are_normalised() -> None:
     sessions = Sessions()
     session = sessions.new("cafe\u0301")
 
+    assert sessions.current == "caf\u00e9"
     assert sessions["caf\u00e9"] is sessions["cafe\u0301"] is sessions.find("cafe\u0301") is session
     assert "cafe\u0301" in sessions
     assert sessions.use("cafe\u0301") is session
-    assert sessions.current == "caf\u00e9"
+    with pytest.raises(SessionError, match="there is a session"):
+        sessions.new("cafe\u0301")
 
 
 def test_case_matters() -> None:
