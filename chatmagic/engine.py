@@ -174,26 +174,12 @@ def run_turn(
     parent = session.last
     request = Request(asked.model, context(session.turns, asked.system, prompt), asked.parameters, stream)
     reply = _Reply(list(notices))
-    started, clock = time.time(), time.perf_counter()
     try:
-        _listen(request, reply, client, renderer, retry, session.name)
+        _listen(request, reply, client, renderer, retry, session)
     except BaseException:
         renderer.fail(reply.notices[len(notices) :])
         raise
-    turn = Turn(
-        prompt=prompt,
-        reply=reply.text,
-        parent=parent,
-        model=asked.model,
-        endpoint=reply.endpoint,
-        settings=line,
-        usage=reply.usage,
-        status=reply.status,
-        finish=reply.finish,
-        cell=cell,
-        started=started,
-        seconds=time.perf_counter() - clock,
-    )
+    turn = reply.turn(prompt, parent=parent, model=asked.model, settings=line, cell=cell)
     if not once:
         turn = session.add(turn)
         _tell(on_turn, session, turn)
@@ -213,18 +199,23 @@ class _Reply:
         self.finish: str | None = None
         self.trouble = ""
         self._parts: list[str] = []
-        self._reasoned = 0
+        self._thoughts: list[str] = []
+        self._started, self._clock = time.time(), time.perf_counter()
 
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._thoughts)
 
     def take(self, event: Event) -> None:
         match event:
             case Delta(text):
                 self._parts.append(text)
             case Reasoning(text):
-                self._reasoned += len(text)
+                self._thoughts.append(text)
             case Used(usage):
                 self.usage = usage
             case Finished(reason):
@@ -238,9 +229,24 @@ class _Reply:
         self.status = status
         self.trouble = trouble
 
+    def turn(self, prompt: str, **belongs: Any) -> Turn:
+        """Return the turn that this reply makes with its prompt and what *belongs* to it."""
+        return Turn(
+            prompt=prompt,
+            reply=self.text,
+            reasoning=self.reasoning,
+            endpoint=self.endpoint,
+            usage=self.usage,
+            status=self.status,
+            finish=self.finish,
+            started=self._started,
+            seconds=time.perf_counter() - self._clock,
+            **belongs,
+        )
+
     def nothing(self) -> RequestError:
         """Return the error for a reply that has no text."""
-        thought = f" after {self._reasoned:,} characters of reasoning" if self._reasoned else ""
+        thought = f" after {len(self.reasoning):,} characters of reasoning" if self.reasoning else ""
         if self.finish is None:
             return RequestError(f"the stream of {self.endpoint} ended{thought} without any text; nothing was stored")
         advice = _ENDINGS.get(self.finish, f"it ended with {self.finish!r}")
@@ -256,11 +262,13 @@ _ENDINGS = {
 }
 
 
-def _listen(request: Request, reply: _Reply, client: Client, renderer: Renderer, retry: Retry, session: str) -> None:
+def _listen(
+    request: Request, reply: _Reply, client: Client, renderer: Renderer, retry: Retry, session: Session
+) -> None:
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
-        renderer.start(session, request.model)
-        for event in _persistently(request, reply, client, retry):
+        renderer.start(session.name, request.model)
+        for event in _told_of_moves(session, _persistently(request, reply, client, retry)):
             reply.take(event)
             renderer.show(event)
     except KeyboardInterrupt:
@@ -279,6 +287,20 @@ def _listen(request: Request, reply: _Reply, client: Client, renderer: Renderer,
     elif reply.finish not in (None, "stop"):
         ending = _ENDINGS.get(str(reply.finish), f"the reply ended with {reply.finish!r}")
         reply.notices.append(ending)
+
+
+def _told_of_moves(session: Session, events: Iterator[Event]) -> Iterator[Event]:
+    """Say it, before anything is sent, when the history now goes to another endpoint than before."""
+    told = session.last is None
+    for event in events:
+        yield event
+        if isinstance(event, Sending) and not told and session.last and session.last.endpoint != event.endpoint:
+            told = True
+            count = len(session.turns)
+            turns = "1 turn" if count == 1 else f"{count} turns"
+            yield Remark(
+                f"{turns} of {session.name!r} now go to {event.endpoint}, too (so far: {session.last.endpoint})"
+            )
 
 
 def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:

@@ -112,6 +112,8 @@ class Form:
             raise LineError(f"{name} needs a value: {usage}")
         if not word.quoted and _OPTION.match(word.text):
             raise LineError(f"{name} needs a value, found {word.text!r}: {usage} (quotes make it a value)")
+        if not word.quoted and word.text.startswith("'"):
+            raise LineError(f"the quote before {word.text[1:21]!r} is never closed (a blank must follow its end)")
         return word.text
 
     def _option(self, name: str) -> Option:
@@ -119,7 +121,9 @@ class Form:
             if name in option.names:
                 return option
         known = [each for option in self._all_options for each in option.names]
-        hint = f" A request parameter is set with --set {name.lstrip('-')}=VALUE." if "--set" in known else ""
+        key = name.removeprefix("--").replace("-", "_")
+        settable = "--set" in known and name.startswith("--") and key.isidentifier()
+        hint = f" A request parameter is set with --set {key}=VALUE." if settable else ""
         raise LineError(f"{self.magic} has no option {name!r}{nearest(name, known)}{hint} See {self.help_line}")
 
     def _fitted(self, bare: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from chatmagic.api import Chat
+    from chatmagic.complete import Known
     from chatmagic.conversation.messages import Cell, Turn
+    from chatmagic.display.panel import Panel
     from chatmagic.engine import Client, Renderer
+
+    class Provider(Client, Protocol):
+        """The other end of the wire, as far as the verbs need it."""
+
+        def models(self, name: str) -> list[str]:
+            """Return the models of an endpoint."""
+
+        def close(self) -> None:
+            """Close all connections."""
+
 
 __all__ = ["CELL", "ChatMagic", "Kernel", "kernel", "load", "unload"]
 
@@ -48,11 +61,13 @@ CELL = Form(
 class Kernel:
     """What this process knows: its sessions, its connections, the magics while loaded, and what these replaced."""
 
-    def __init__(self, client: Client | None = None) -> None:
+    def __init__(self, client: Provider | None = None) -> None:
         self.sessions = Sessions()
         self.client = client
         self.magics: ChatMagic | None = None
         self.replaced: dict[str, Any] = {}
+        self.panel: Panel | None = None
+        self.uncomplete: Callable[[], None] = lambda: None
 
     @property
     def defaults(self) -> Settings:
@@ -81,25 +96,46 @@ class Kernel:
                 self.sessions.use(session.name)
 
         traits = self.magics
-        return run_turn(
-            session,
-            prompt,
-            client=self._client(),
-            renderer=renderer,
-            defaults=self.defaults,
-            cell=_cell(traits.shell if traits else None),
-            retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
-            on_turn=[keep],
-            **how,
-        )
+        with session.lock, self.sessions.asking(session):
+            return run_turn(
+                session,
+                prompt,
+                client=self.connected(),
+                renderer=renderer,
+                defaults=self.defaults,
+                cell=_cell(traits.shell if traits else None),
+                retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
+                on_turn=[keep],
+                **how,
+            )
 
     def renderer(self) -> Renderer:
         """Return a view for where this kernel shows things."""
         from chatmagic.display.render import NotebookView, TerminalView
 
-        return NotebookView() if self.magics and hasattr(self.magics.shell, "kernel") else TerminalView()
+        return NotebookView() if self.in_notebook else TerminalView()
 
-    def _client(self) -> Client:
+    @property
+    def in_notebook(self) -> bool:
+        """True where there is a front end that shows HTML and widgets."""
+        return self.magics is not None and hasattr(self.magics.shell, "kernel")
+
+    def show_panel(self) -> bool:
+        """Show the panel, another view of the same one each time; return False where none can be shown."""
+        if not self.in_notebook:
+            return False
+        from chatmagic.display.panel import Panel
+
+        self.panel = self.panel or Panel(self.sessions, lambda: self.defaults)
+        self.panel.show()
+        return True
+
+    def models(self, endpoint: str) -> list[str]:
+        """Return the models that *endpoint* lists."""
+        return self.connected().models(endpoint)
+
+    def connected(self) -> Provider:
+        """Return the other end of the wire, as it is configured now."""
         from chatmagic.provider.client import OpenAIClient
 
         if self.client is None:
@@ -174,7 +210,7 @@ class ChatMagic(Magics):
         from chatmagic.commands import run
         from chatmagic.commands.verb import Desk
 
-        self._show(run(line, Desk(kernel.sessions, kernel.defaults), CELL))
+        self._show(run(line, Desk(kernel.sessions, kernel.defaults, kernel.models, kernel.show_panel), CELL))
 
     def _filled(self, prompt: str) -> str:
         from chatmagic.conversation.template import fill
@@ -235,6 +271,8 @@ def _cell(shell: InteractiveShell | None) -> Cell:
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics; what they replace comes back with `unload`."""
+    from chatmagic.complete import install
+
     unload(shell)
     for kind, magics in shell.magics_manager.magics.items():
         if "chat" in magics:
@@ -244,6 +282,31 @@ def load(shell: InteractiveShell) -> None:
         warnings.warn(taken, ChatMagicWarning, stacklevel=2)
     kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
+    kernel.uncomplete = install(shell, _known)
+
+
+def _known() -> Known:
+    """Return what may be named on a line just now."""
+    from chatmagic.commands import VERBS
+    from chatmagic.complete import Known
+    from chatmagic.provider.endpoints import BUILT_IN
+
+    own = kernel.magics.endpoints if kernel.magics else {}
+    listed: dict[str, list[str]] = getattr(kernel.client, "listed", {})
+    endpoints = {**BUILT_IN, **own}
+    models = [
+        kernel.defaults.model,
+        *(session.settings.model for session in kernel.sessions),
+        *(name for name, fields in endpoints.items() if "model" in fields),
+        *listed.get("openai", ()),
+    ]
+    return Known(
+        CELL,
+        {name: verb.form for name, verb in VERBS.items()},
+        [session.name for session in kernel.sessions],
+        [model for model in dict.fromkeys(models) if model],
+        {name: listed.get(name, ()) for name in endpoints},
+    )
 
 
 def _configured(shell: InteractiveShell) -> ChatMagic:
@@ -266,10 +329,13 @@ def unload(shell: InteractiveShell) -> None:
     configurables: list[Any] = shell.configurables
     if kernel.magics in configurables:
         configurables.remove(kernel.magics)
+    kernel.uncomplete()
     kernel.magics = None
-    close = getattr(kernel.client, "close", None)
-    if close:
-        close()
+    if kernel.panel is not None:
+        kernel.panel.close()
+        kernel.panel = None
+    if kernel.client is not None:
+        kernel.client.close()
 
 
 def _owner(magic: Any) -> str:

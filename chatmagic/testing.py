@@ -30,6 +30,13 @@ class FakeClient:
                 raise event
             yield event
 
+    def models(self, name: str) -> list[str]:
+        """Return one model for any endpoint."""
+        return [f"{name}-model"]
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
     @staticmethod
     def _events(
         request: Request, answer: str | BaseException | Sequence[Event | BaseException]

@@ -111,6 +111,16 @@ class RealKernel:
         """Return what printing *expression* prints."""
         return self.run(f"print({expression})").stdout.rstrip("\n")
 
+    def complete(self, code: str, cursor: int | None = None, timeout: float = 60.0) -> list[str]:
+        """Return what Tab offers at *cursor* (by default the end) of a cell, each as the text before the cursor."""
+        cursor = len(code) if cursor is None else cursor
+        request = self._client.complete(code, cursor)
+        while (reply := self._client.get_shell_msg(timeout=timeout))["parent_header"].get("msg_id") != request:
+            pass
+        found = reply["content"]
+        assert found["cursor_end"] == cursor
+        return [code[: found["cursor_start"]] + match for match in found["matches"]]
+
     def interrupt(self) -> None:
         """Stop what is running, as the stop button does."""
         self._manager.interrupt_kernel()

@@ -67,6 +67,11 @@ def text_answer(
     return Answer([*parts, sse("[DONE]")])
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # the sixth of six threads that connect at once would wait for a second
+
+
 class ChatServer:
     """Gives the prepared answers in turn, then what ``otherwise`` says (``pong``); ``url`` is its base URL."""
 
@@ -78,8 +83,7 @@ class ChatServer:
         self.connections = 0
         self.broken = threading.Event()
         """Set when a client has gone away while it was being answered."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property

@@ -69,23 +69,41 @@ def deltas(text: str, cuts: list[int]) -> list[str]:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    text=TEXT, in_deltas=CUTS, in_bytes=CUTS, end=st.sampled_from(["\n", "\r", "\r\n"]), escaped=st.booleans(),
+    text=TEXT,
+    in_deltas=CUTS,
+    in_bytes=CUTS,
+    end=st.sampled_from(["\n", "\r", "\r\n"]),
+    escaped=st.booleans(),
+    indent=st.sampled_from([None, 0]),
     field=st.sampled_from(["content", "refusal"]),
-)  # fmt: skip
+    last=st.sampled_from([STOP, b"data: [DONE]\n\n", b"data: [DONE]", sse(chunk(finish="stop")).rstrip(), b""]),
+)
 def test_text_survives(
-    text: str, in_deltas: list[int], in_bytes: list[int], end: str, escaped: bool, field: str
+    text: str,
+    in_deltas: list[int],
+    in_bytes: list[int],
+    end: str,
+    escaped: bool,
+    indent: int | None,
+    field: str,
+    last: bytes,
 ) -> None:
-    """Any text arrives as it was sent, however it is cut into deltas and bytes, and its lines are ended."""
+    """Any text arrives as it was sent, however it is cut into deltas, lines and bytes, and however those end."""
     body = b""
     for piece in deltas(text, in_deltas):
-        spelled = json.dumps(chunk(**{field: piece}), ensure_ascii=escaped).encode("utf-8", "surrogatepass")
-        body += b"data: " + spelled + 2 * end.encode()
-    body += STOP.replace(b"\n", end.encode())
+        spelled = json.dumps(chunk(**{field: piece}), ensure_ascii=escaped, indent=indent)
+        body += "".join(f"data: {line}\n" for line in spelled.split("\n")).encode("utf-8", "surrogatepass") + b"\n"
+    body = (body + last).replace(b"\n", end.encode())
 
-    events = Wire(pieces(body, in_bytes)).ask()
+    events = Wire(pieces(body, in_bytes)).ask() if body else []
 
     assert said(events) == text
     assert Delta("") not in events
+
+
+def test_a_line_ends_with_its_piece() -> None:
+    """A line end at the end of a piece counts, though no later piece has another one."""
+    assert said(Wire([sse(chunk("text")).rstrip() + b"\r", b"data: [DONE]"]).ask()) == "text"
 
 
 @settings(max_examples=100, deadline=None)
@@ -301,6 +319,17 @@ def test_what_is_no_reply_is_an_error(content_type: str, body: bytes, shown: str
     assert content_type in str(caught.value)
     assert not caught.value.retryable
     assert str(caught.value).isprintable()
+
+
+def test_a_junk_event_is_an_error_after_what_came() -> None:
+    """An event that cannot be read ends the stream where it stands; nothing is skipped in silence."""
+    wire = Wire(sse(chunk("a"), "junk", chunk("b")) + STOP)
+
+    came, exc = taken(wire.client.stream(asking()))
+
+    assert came[1:] == [Delta("a")]
+    assert isinstance(exc, RequestError)
+    assert "junk" in str(exc)
 
 
 @pytest.mark.parametrize("before", [[], [chunk("half a")]], ids=["before the text", "after text"])
@@ -537,7 +566,7 @@ def test_half_a_character_is_refused_before_sending() -> None:
     """A prompt that cannot be written as UTF-8 fails in the user's words."""
     wire = Wire(STOP)
 
-    with pytest.raises(RequestError, match="surrogate"):
+    with pytest.raises(RequestError, match="half a character"):
         wire.ask("\ud83d")
 
     assert wire.requests == []

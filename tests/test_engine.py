@@ -288,6 +288,33 @@ def test_stop_while_waiting_for_a_retry(ask: Ask, client: FakeClient) -> None:
     assert len(client.requests) == 1
 
 
+def answered_by(endpoint: str) -> list[Any]:
+    return [Sending(endpoint), Delta("text"), Finished("stop")]
+
+
+def test_move_to_another_endpoint_is_said_before_sending(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
+    """When the history goes to another endpoint, a line says so before anything is sent, once."""
+    client._answers += [answered_by("here"), answered_by("here"), answered_by("there"), answered_by("there")]
+    for prompt in "abcd":
+        ask(prompt)
+
+    remarks = [(n, event.text) for n, event in enumerate(view.events) if isinstance(event, Remark)]
+    assert [text for _, text in remarks] == ["2 turns of 'main' now go to there, too (so far: here)"]
+    assert view.events[remarks[0][0] - 1] == Sending("there")
+    assert view.events[remarks[0][0] + 1] == Delta("text")
+    assert view.notices == [remarks[0][1]]
+
+
+def test_reasoning_is_kept_and_never_sent_back(ask: Ask, client: FakeClient) -> None:
+    """What a model thought is on the turn, and in no later request."""
+    client._answers.append([Sending("fake"), Reasoning("first "), Reasoning("thought"), Delta("x"), Finished("stop")])
+    turn = ask("a")
+    ask("b")
+
+    assert turn.reasoning == "first thought"
+    assert [m.content for m in client.requests[1].messages] == ["a", "x", "b"]
+
+
 def test_hook_gets_the_stored_turn(ask: Ask) -> None:
     """A hook sees the turn when it is in the session."""
     seen: list[tuple[int, Turn]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -389,6 +390,78 @@ def test_verbs_say_what_happened(shell: InteractiveShell, capsys: pytest.Capture
         "Undone: set model temperature. 'a' has 1 turn now. %chat redo repeats it.",
         "The current session is 'c', new and empty.",
     ]
+
+
+@pytest.mark.usefixtures("far")
+def test_verbs_for_names_say_what_happened(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """fork, rename and delete answer in one line, and undo takes each of them back."""
+    good(shell, "%%chat a\nhi")
+    good(shell, "%%chat b\nhi")
+    capsys.readouterr()
+    for verb in ["fork c", "undo", "rename b z", "undo", "rename a y", "delete y", "undo", "redo"]:
+        good(shell, f"%chat {verb}")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "The current session is 'c'; it shares 1 turn with 'b'. %chat undo takes it back.",
+        "Undone: fork 'c'. 'b' has 1 turn now. %chat redo repeats it.",
+        "'b' is 'z' now. %chat undo takes it back.",
+        "Undone: rename 'b' to 'z'. 'b' has 1 turn now. %chat redo repeats it.",
+        "'a' is 'y' now. %chat use y, then %chat undo, takes it back.",
+        "'y' is deleted (1 turn). %chat undo brings it back.",
+        "Undone: delete 'y'. 'b' has 1 turn now. %chat redo repeats it.",
+        "Redone: delete 'y'. 'b' has 1 turn now. %chat undo takes it back.",
+    ]
+
+
+@pytest.mark.usefixtures("far")
+def test_history_lists_the_turns(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """%chat history has a line for every turn, with its number, prompt, reply, model and tokens."""
+    good(shell, "%%chat a -m big\none\ntwo")
+    good(shell, "%%chat a\nthree")
+    capsys.readouterr()
+    good(shell, "%chat history")
+
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["turn", "prompt", "reply", "model", "tokens"],
+        ["#1", "one", "two", "one", "two", "big", "2", "tokens", "in,", "2", "out"],
+        ["#2", "three", "three", "big", "5", "tokens", "in,", "1", "out"],
+    ]
+
+
+@pytest.mark.usefixtures("far")
+def test_models_of_an_endpoint(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """%chat models lists what the server has, in the form that -m takes."""
+    good(shell, "%chat models ollama")
+    good(shell, "%chat models")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["model", "ollama:ollama-model", "-m ollama:MODEL asks one of them"]
+    assert lines[3:] == ["model", "openai-model", "-m MODEL asks one of them"]
+
+
+@pytest.mark.usefixtures("far")
+def test_chat_alone_is_a_table_in_a_terminal(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no widget can be shown, %chat and %chat panel are the table of sessions."""
+    good(shell, "%%chat a\nhi")
+    capsys.readouterr()
+    for verb in ("", "panel", "sessions"):
+        good(shell, f"%chat {verb}")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == lines[3:6] == lines[6:]
+
+
+def test_two_threads_ask_one_session_in_turn(kernel: magics.Kernel, far: FakeClient) -> None:
+    """A session answers one prompt at a time, so that no turn is lost."""
+    assert kernel
+    threads = [threading.Thread(target=chatmagic.session("new").ask, args=(f"prompt {n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(chatmagic.session("new").turns) == 8
+    assert sorted(len(request.messages) for request in far.requests) == list(range(1, 17, 2))
 
 
 def test_set_holds_from_now_on(shell: InteractiveShell, far: FakeClient) -> None:

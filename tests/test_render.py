@@ -16,7 +16,7 @@ from chatmagic.conversation.messages import Cell, Turn, Usage
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Page, conversation, footer, live, table, tokens, turn_page
 from chatmagic.display.render import NotebookView, TerminalView
-from chatmagic.engine import Delta, Event, Reasoning, Sending, Waiting
+from chatmagic.engine import Delta, Event, Reasoning, Remark, Sending, Waiting
 
 TURN = Turn("prompt", "**bold** reply", number=3, model="demo", endpoint="demo", usage=Usage(1200, 34, 900))
 
@@ -132,12 +132,14 @@ def test_footer_says_how_it_ended(changes: dict[str, Any], end: str) -> None:
 
 
 PAGES: dict[str, Callable[[str], Page]] = {
+    "reasoning": lambda text: turn_page("s", Turn("p", "r", reasoning=text)),
+    "thinking": lambda text: live("", [text], text),
     "reply": lambda text: turn_page("s", Turn("p", text, model="m")),
     "model": lambda text: turn_page("s", Turn("p", "r", model=text)),
     "session": lambda text: turn_page(text, TURN),
     "notice": lambda text: turn_page("s", TURN, [text]),
     "ending": lambda text: turn_page("s", Turn("p", "r", finish=text)),
-    "live": lambda text: live(text, text),
+    "live": lambda text: live(text, [text]),
     "prompt": lambda text: conversation("s", text, [Turn(text, "r", number=1)]),
     "table": lambda text: table([text, text], [[text, text]], note=text),
 }
@@ -161,9 +163,27 @@ def test_any_reply_makes_a_page(text: str) -> None:
     assert page.text.encode()
 
 
+def test_reasoning_is_folded_away() -> None:
+    """What a model thought is there to be opened, exact, and is counted in the footer if the server counted it."""
+    turn = Turn("p", "r", reasoning="I *think*\n  $so$", number=1, model="m", usage=Usage(5, 9, None, 7))
+    page = turn_page("s", turn)
+
+    assert "<details><summary" in page.html
+    assert "reasoning (3 words)" in page.html
+    assert "I *think*\n  $so$" in page.html
+    assert page.text == "r\n\ns · m · 5 tokens in, 9 out (7 reasoning)"
+
+
+def test_only_the_end_of_long_thoughts_is_painted() -> None:
+    """While a model thinks, what is painted again and again does not grow for ever."""
+    assert len(live("", ["line"], "word " * 10_000).html) < 3000
+
+
 def test_table_is_aligned() -> None:
     """In text the columns of a table stand below each other, numbers to the right."""
-    assert table(["name", "count"], [["a", "1"], ["long name", "1,000"]], note="done").text.splitlines() == [
+    assert table(
+        ["name", "count"], [["a", "1"], ["long name", "1,000"]], numbers={1}, note="done"
+    ).text.splitlines() == [
         "name       count",
         "a              1",
         "long name  1,000",
@@ -219,6 +239,27 @@ def test_silent_server_leaves_a_clock(view: NotebookView, screen: Screen) -> Non
     play(view, Reasoning("hm"))
     assert "tutor · demo · thinking" in screen.wait()["data"]["text/html"]
     view.finish("tutor", TURN, [])
+
+
+def test_thoughts_run_until_the_reply_comes(view: NotebookView, screen: Screen) -> None:
+    """Reasoning is on the screen while it runs, and gives way to the reply."""
+    play(view, Sending("far"), Reasoning("let me see"))
+    assert "let me see" in screen.wait()["data"]["text/html"]
+    play(view, Delta("here it is"))
+    time.sleep(0.3)
+    view.finish("tutor", TURN, [])
+
+    live_page = screen.shown[-2]["data"]["text/html"]
+    assert "here it is" in live_page
+    assert "let me see" not in live_page
+
+
+def test_remark_is_shown_at_once(view: NotebookView, screen: Screen) -> None:
+    """What was decided on the way can be read while the reply is awaited."""
+    play(view, Sending("far"), Remark("3 turns now go elsewhere"))
+
+    assert "3 turns now go elsewhere" in screen.wait()["data"]["text/html"]
+    view.fail([])
 
 
 def test_countdown_is_shown(view: NotebookView, screen: Screen) -> None:
@@ -286,6 +327,16 @@ def test_terminal_gets_no_control_sequences(deltas: list[str]) -> None:
     view.finish("\x1b[2Js", Turn("p", "r", model="\x1b[2J"), ["\x1b]0;x\x07"])
 
     assert not set("\x1b\x07\x9b\r\u202e\x00") & set("".join(written))
+
+
+def test_terminal_says_remarks_at_once_and_not_again() -> None:
+    """A remark is a line of its own before the reply, and does not come back below it."""
+    written: list[str] = []
+    view = TerminalView(written.append)
+    play(view, Remark("2 turns go elsewhere"), Reasoning("hm"), Reasoning("hm"), Delta("reply"))
+    view.finish("tutor", TURN, ["2 turns go elsewhere"])
+
+    assert "".join(written) == f"2 turns go elsewhere\nthinking …\nreply\n\n{footer('tutor', TURN)}\n"
 
 
 def test_terminal_says_a_wait_once() -> None:

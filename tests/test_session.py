@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -699,6 +699,7 @@ def test_names_of_known_sessions_are_normalised() -> None:
     assert sessions["caf\u00e9"] is sessions["cafe\u0301"] is sessions.find("cafe\u0301") is session
     assert "cafe\u0301" in sessions
     assert sessions.use("cafe\u0301") is session
+    assert sessions.current == "caf\u00e9"
     with pytest.raises(SessionError, match="there is a session"):
         sessions.new("cafe\u0301")
 
@@ -733,3 +734,175 @@ def test_near(name: str, near: str | None) -> None:
     sessions.new("run1")
 
     assert sessions.near(name) == near
+
+
+# --- names: fork, rename, delete
+
+
+def standing(sessions: Sessions) -> tuple[str, dict[str, list[str]]]:
+    """The current name, and the prompts of every session by name."""
+    return sessions.current, {session.name: [turn.prompt for turn in session.turns] for session in sessions}
+
+
+@pytest.fixture
+def two() -> Sessions:
+    """The sessions ``a`` (current, one turn) and ``b`` (empty)."""
+    sessions = Sessions()
+    sessions.new("b")
+    sessions.new("a").add(Turn("hi", "ho"))
+    return sessions
+
+
+def test_fork_shares_the_past_and_goes_on_by_itself(two: Sessions) -> None:
+    """A fork begins with the turns of the session, and what is added to one is not in the other."""
+    fork = two.fork("c")
+    fork.add(Turn("more", "text", parent=fork.last))
+
+    assert standing(two) == ("c", {"b": [], "a": ["hi"], "c": ["hi", "more"]})
+    assert fork.last is not None
+    assert fork.last.number == 2
+
+
+def test_rename_keeps_all_but_the_name(two: Sessions) -> None:
+    """A renamed session keeps its turns and its place, and stays the current one."""
+    two.rename("a", "z")
+
+    assert standing(two) == ("z", {"b": [], "z": ["hi"]})
+
+
+def test_delete_forgets_a_session(two: Sessions) -> None:
+    """A deleted session is not known any more."""
+    two.delete("b")
+
+    assert standing(two) == ("a", {"a": ["hi"]})
+
+
+@pytest.mark.parametrize(
+    ("act", "what"),
+    [
+        (lambda s: s.fork("c"), "fork 'c'"),
+        (lambda s: s.rename("a", "z"), "rename 'a' to 'z'"),
+        (lambda s: s.delete("b"), "delete 'b'"),
+    ],
+    ids=["fork", "rename", "delete"],
+)
+def test_moves_of_names_can_be_undone_and_redone(two: Sessions, act: Callable[[Sessions], object], what: str) -> None:
+    """Undo takes the last move of a name back, redo repeats it."""
+    before = standing(two)
+    act(two)
+    after = standing(two)
+
+    assert two.undo() == [what]
+    assert standing(two)[0] == before[0]
+    assert dict(standing(two)[1]) == dict(before[1])
+    assert two.redo() == [what]
+    assert standing(two) == after
+
+
+def test_undo_goes_through_turns_and_names_in_order(two: Sessions) -> None:
+    """Acts of the session and moves of its name are undone newest first."""
+    two.rename("a", "z")
+    two["z"].add(Turn("more", "text", parent=two["z"].last))
+    two.delete("b")
+
+    assert two.undo(4) == ["delete 'b'", "turn #2", "rename 'a' to 'z'", "turn #1"]
+    assert two.redo(4) == ["turn #1", "rename 'a' to 'z'", "turn #2", "delete 'b'"]
+
+
+def test_undo_leaves_names_of_other_sessions_alone(two: Sessions) -> None:
+    """What was renamed elsewhere is no act of the current session."""
+    two.rename("b", "y")
+
+    assert two.undo() == ["turn #1"]
+
+
+def test_a_new_act_ends_what_can_be_redone(two: Sessions) -> None:
+    """After something new nothing that was undone before comes back."""
+    two.rename("a", "z")
+    two.undo()
+    two["a"].add(Turn("more", "text", parent=two["a"].last))
+
+    with pytest.raises(SessionError, match="nothing to redo"):
+        two.redo()
+
+
+def test_too_many_undos_change_nothing(two: Sessions) -> None:
+    """Undo of more acts than there are is an error that takes nothing back."""
+    two.rename("a", "z")
+    before = standing(two)
+
+    with pytest.raises(SessionError, match="there are 2 acts to undo"):
+        two.undo(3)
+    assert standing(two) == before
+
+
+def test_a_name_that_is_taken_does_not_come_back(two: Sessions) -> None:
+    """Undo of a deletion is refused while another session has the name, and nothing changes."""
+    two.delete("b")
+    two.rename("a", "b")
+    two.new("c")
+    before = standing(two)
+
+    with pytest.raises(SessionError, match="'b' is taken"):
+        two.undo()
+    assert standing(two) == before
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda s: s.fork("b"), "already"),
+        (lambda s: s.rename("a", "b"), "already"),
+        (lambda s: s.rename("a", "a"), "already"),
+        (lambda s: s.rename("x", "y"), "no session 'x'"),
+        (lambda s: s.rename("a", "1"), "cannot name"),
+        (lambda s: s.delete("a"), "current session"),
+        (lambda s: s.delete("x"), "no session 'x'"),
+    ],
+    ids=["fork onto one", "rename onto one", "onto itself", "unknown", "no name", "current", "delete unknown"],
+)
+def test_bad_moves_change_nothing(two: Sessions, act: Callable[[Sessions], object], message: str) -> None:
+    """A move that cannot be is an error, and everything stays as it was."""
+    before = standing(two)
+
+    with pytest.raises(SessionError, match=message):
+        act(two)
+    assert standing(two) == before
+
+
+def test_watchers_hear_of_every_change(two: Sessions) -> None:
+    """Whoever watches is called after every act, move and question, whoever made it."""
+    heard: list[tuple[str, dict[str, list[str]]]] = []
+    two.watchers.append(lambda: heard.append(standing(two)))
+    steps: list[Callable[[], object]] = [
+        lambda: two["a"].add(Turn("more", "text", parent=two["a"].last)),
+        lambda: two["a"].clear(),
+        lambda: two.undo(),
+        lambda: two.use("b"),
+        lambda: two.rename("b", "y"),
+        lambda: two.undo(),
+        lambda: two.new("c"),
+    ]
+    for step in steps:
+        step()
+        assert heard
+        assert heard.pop() == standing(two)
+        heard.clear()
+
+
+def test_busy_while_asking(two: Sessions) -> None:
+    """A session is busy as long as it is asked, also when it is renamed meanwhile."""
+    session = two["a"]
+    with two.asking(session):
+        two.rename("a", "z")
+        assert two.busy[session] == 1
+
+    assert two.busy[session] == 0
+
+
+def test_two_who_start_the_same_session_get_the_same(two: Sessions) -> None:
+    """A name that nobody keeps yet leads everybody to one session, so that no turn is lost."""
+    first = two.find("later")
+    assert two.find("later") is first
+    two.keep(first)
+    assert two["later"] is first

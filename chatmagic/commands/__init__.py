@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from chatmagic.commands import history, sessions, settings
+from chatmagic.commands import history, models, sessions, settings
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
 from chatmagic.line import Form, nearest
 
 __all__ = ["VERBS", "overview", "run"]
 
-VERBS: dict[str, Verb] = {**sessions.VERBS, **history.VERBS, **settings.VERBS}
+VERBS: dict[str, Verb] = {**sessions.VERBS, **history.VERBS, **settings.VERBS, **models.VERBS}
 
 
 def run(line: str, desk: Desk, cell: Form) -> Answer:
@@ -21,7 +21,7 @@ def run(line: str, desk: Desk, cell: Form) -> Answer:
     name, _, rest = line.strip().partition(" ")
     if name == "--help":
         return overview(cell)
-    verb = VERBS.get(name or "sessions")
+    verb = VERBS.get(name or "panel")
     if verb is None:
         raise LineError(_unknown(name, rest, desk))
     values = verb.form.read(rest)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
-from chatmagic.conversation.session import Act, Session
-from chatmagic.display.page import conversation
+from chatmagic.conversation.messages import Turn
+from chatmagic.display.page import conversation, table, tokens
 from chatmagic.errors import LineError
 from chatmagic.line import Form
+from chatmagic.plain import one_line
 
 __all__ = ["VERBS"]
 
@@ -25,23 +26,33 @@ def _show(desk: Desk, values: dict[str, Any]) -> Answer:
     return conversation(session.name, session.settings.system, session.turns)
 
 
+def _history(desk: Desk, values: dict[str, Any]) -> Answer:
+    session = desk.sessions[values["name"] or desk.sessions.current]
+    if not session.turns:
+        return f"{session.name!r} is empty."
+    rows = [
+        [f"#{turn.number}", one_line(turn.prompt, 50), one_line(turn.reply, 50), turn.model, _ending(turn)]
+        for turn in session.turns
+    ]
+    return table(["turn", "prompt", "reply", "model", "tokens"], rows, numbers=())
+
+
+def _ending(turn: Turn) -> str:
+    return tokens(turn.usage) if turn.status == "complete" else f"{tokens(turn.usage)}, {turn.status}"
+
+
 def _undo(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.sessions[desk.sessions.current]
-    acts = session.undo(_number(values["n"] or "1"))
-    return f"Undone: {_listed(acts)}. {_where(session)} %chat redo repeats it."
+    acts = desk.sessions.undo(_number(values["n"] or "1"))
+    return f"Undone: {', '.join(acts)}. {_where(desk)} %chat redo repeats it."
 
 
 def _redo(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.sessions[desk.sessions.current]
-    acts = session.redo(_number(values["n"] or "1"))
-    return f"Redone: {_listed(acts)}. {_where(session)} %chat undo takes it back."
+    acts = desk.sessions.redo(_number(values["n"] or "1"))
+    return f"Redone: {', '.join(acts)}. {_where(desk)} %chat undo takes it back."
 
 
-def _listed(acts: list[Act]) -> str:
-    return ", ".join(act.what for act in acts)
-
-
-def _where(session: Session) -> str:
+def _where(desk: Desk) -> str:
+    session = desk.sessions.find(desk.sessions.current)
     return f"{session.name!r} has {count_of(len(session.turns), 'turn')} now."
 
 
@@ -53,6 +64,10 @@ def _number(text: str) -> int:
 
 
 VERBS = {
+    "history": Verb(
+        Form("%chat history", "List the turns of a session (by default the current one), a line each.", ("[NAME]",)),
+        _history,
+    ),
     "show": Verb(
         Form(
             "%chat show",

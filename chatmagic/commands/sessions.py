@@ -17,7 +17,13 @@ def _sessions(desk: Desk, _: dict[str, Any]) -> Answer:
         return "There is no session yet. Start one: %%chat NAME on the first line of a cell, the prompt below it."
     rows = [_row(desk, session) for session in desk.sessions]
     header = ["session", "turns", "model", "tokens in", "tokens out"]
-    return table(header, rows, note="* is the current session, which %%chat without a name continues")
+    return table(
+        header, rows, numbers={1, 3, 4}, note="* is the current session, which %%chat without a name continues"
+    )
+
+
+def _panel(desk: Desk, values: dict[str, Any]) -> Answer:
+    return "" if desk.panel() else _sessions(desk, values)
 
 
 def _row(desk: Desk, session: Session) -> list[str]:
@@ -38,16 +44,42 @@ def _new(desk: Desk, values: dict[str, Any]) -> Answer:
     return f"The current session is {session.name!r}, new and empty."
 
 
+def _fork(desk: Desk, values: dict[str, Any]) -> Answer:
+    origin = desk.sessions.current
+    session = desk.sessions.fork(values["name"])
+    count = count_of(len(session.turns), "turn")
+    return f"The current session is {session.name!r}; it shares {count} with {origin!r}. %chat undo takes it back."
+
+
+def _rename(desk: Desk, values: dict[str, Any]) -> Answer:
+    desk.sessions.rename(values["old"], values["new"])
+    return f"{values['old']!r} is {values['new']!r} now. {_back(desk, values['new'])} takes it back."
+
+
+def _delete(desk: Desk, values: dict[str, Any]) -> Answer:
+    session = desk.sessions.delete(values["name"])
+    return f"{session.name!r} is deleted ({count_of(len(session.turns), 'turn')}). %chat undo brings it back."
+
+
+def _back(desk: Desk, name: str) -> str:
+    """Say how an act on the session *name* is taken back."""
+    return "%chat undo" if name == desk.sessions.current else f"%chat use {name}, then %chat undo,"
+
+
 def _clear(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.sessions[values["name"] or desk.sessions.current]
     asked = session.state.line
     count = session.clear()
     also = ", and what its cells had set" if asked else ""
-    back = "%chat undo" if session.name == desk.sessions.current else f"%chat use {session.name}, then %chat undo,"
-    return f"{session.name!r} is empty now; {count_of(count, 'turn')} set aside{also}. {back} brings everything back."
+    gone = f"{count_of(count, 'turn')} set aside{also}"
+    return f"{session.name!r} is empty now; {gone}. {_back(desk, session.name)} brings everything back."
 
 
 VERBS = {
+    "panel": Verb(
+        Form("%chat panel", "Show the panel: switch, start and clear sessions by clicking. %chat alone does it, too."),
+        _panel,
+    ),
     "sessions": Verb(Form("%chat sessions", "List the sessions of this kernel."), _sessions),
     "use": Verb(Form("%chat use", "Make a session the current one.", ("NAME",)), _use),
     "new": Verb(
@@ -59,6 +91,12 @@ VERBS = {
         ),
         _new,
     ),
+    "rename": Verb(Form("%chat rename", "Give a session another name.", ("OLD", "NEW")), _rename),
+    "fork": Verb(
+        Form("%chat fork", "Go on with the turns of the current session under a second name.", ("NAME",)),
+        _fork,
+    ),
+    "delete": Verb(Form("%chat delete", "Delete a session; %chat undo brings it back.", ("NAME",)), _delete),
     "clear": Verb(
         Form(
             "%chat clear",

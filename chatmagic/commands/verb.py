@@ -18,10 +18,15 @@ Answer = str | Page
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a verb works on: the kernel's sessions, and the settings that lie below theirs."""
+    """What a verb works on: the kernel's sessions, the settings that lie below theirs, and what only an edge can do.
+
+    *models* lists those of an endpoint; *panel* shows the panel and returns True where there can be one.
+    """
 
     sessions: Sessions
     defaults: Settings
+    models: Callable[[str], list[str]]
+    panel: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)

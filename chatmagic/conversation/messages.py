@@ -59,19 +59,21 @@ class Cell:
 class Turn:
     """One prompt and its reply, with all that belongs to them. Never changed once it is made.
 
-    ``number`` counts creation in the tree (None: not stored). ``settings`` is what the cells up to here have asked
-    for; ``model`` and ``endpoint`` name who answered. ``status`` is ``complete``, ``interrupted`` (by the user) or
+    ``reasoning`` is what the model thought aloud before; it is shown, and never sent back. ``number`` counts creation
+    in the tree (None: not stored). ``settings`` is what the cells up to here have asked for; ``model`` and ``endpoint``
+    name who answered. ``status`` is ``complete``, ``interrupted`` (by the user) or
     ``cut`` (by the other end); ``finish`` is the reason that the server gave for the end. ``started`` is in seconds
     since the epoch, ``seconds`` how long it took.
     """
 
     prompt: str
     reply: str
+    reasoning: str = ""
     parent: Turn | None = field(default=None, compare=False)
     number: int | None = None
     model: str = ""
     endpoint: str = ""
-    settings: Settings = NOTHING
+    settings: Settings = field(default=NOTHING, hash=False)
     usage: Usage = Usage()
     status: Status = "complete"
     finish: str | None = "stop"

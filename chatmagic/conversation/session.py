@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import threading
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
+from weakref import WeakValueDictionary
 
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
@@ -16,6 +21,8 @@ from chatmagic.errors import SessionError
 __all__ = ["Act", "Session", "Sessions", "State", "Tree", "session_name"]
 
 FIRST = "main"
+
+_stamps = itertools.count()  # the order of acts, over all sessions
 
 
 def session_name(text: str) -> str:
@@ -73,13 +80,17 @@ class Act:
     what: str
     before: State
     after: State
+    stamp: int = field(default_factory=lambda: next(_stamps), compare=False)
 
 
 class Session:
-    """A named conversation of this kernel."""
+    """A named conversation of this kernel. ``on_change`` is called after every act, undo and redo."""
 
     def __init__(self, name: str, own: Settings = NOTHING) -> None:
         self.name = session_name(name)
+        self.on_change: Callable[[], None] = lambda: None
+        self.lock = threading.RLock()
+        """Held while a prompt is answered: a session answers one at a time."""
         self.tree = Tree()
         self.state = State(own=Settings(own.values))
         self._log: list[Act] = []
@@ -138,6 +149,16 @@ class Session:
         what = "set " + " ".join(sorted(changes.keys))
         self._act(what, replace(self.state, own=own, line=self.state.line.without(changes.keys)))
 
+    @property
+    def done(self) -> list[Act]:
+        """The acts that can be undone, oldest first."""
+        return self._log[: self._done]
+
+    @property
+    def undone(self) -> list[Act]:
+        """The acts that can be redone, oldest first."""
+        return self._log[self._done :]
+
     def undo(self, count: int = 1) -> list[Act]:
         """Reverse the last *count* acts, newest first."""
         if not 1 <= count <= self._done:
@@ -145,6 +166,7 @@ class Session:
         acts = self._log[self._done - count : self._done][::-1]
         self._done -= count
         self.state = acts[-1].before
+        self.on_change()
         return acts
 
     def redo(self, count: int = 1) -> list[Act]:
@@ -155,6 +177,7 @@ class Session:
         acts = self._log[self._done : self._done + count]
         self._done += count
         self.state = acts[-1].after
+        self.on_change()
         return acts
 
     def _act(self, what: str, after: State) -> None:
@@ -162,18 +185,40 @@ class Session:
         self._log.append(Act(what, self.state, after))
         self._done += 1
         self.state = after
+        self.on_change()
 
 
 def _acts(count: int) -> str:
     return {0: "there is nothing", 1: "there is 1 act"}.get(count, f"there are {count} acts")
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A name that came to a session (*old* is None), left it (*new* is None), or changed."""
+
+    what: str
+    session: Session
+    old: str | None
+    new: str | None
+    current: str
+    """The current session before."""
+    stamp: int
+
+
 class Sessions:
-    """The kernel's sessions by name, and which of them is the current one."""
+    """The kernel's sessions by name, which of them is the current one, and which are being asked just now.
+
+    Whoever wants to follow them adds a callable to ``watchers``; it is called after every change.
+    """
 
     def __init__(self) -> None:
         self.current = FIRST
+        self.busy: Counter[Session] = Counter()
+        self.watchers: list[Callable[[], None]] = []
         self._by_name: dict[str, Session] = {}
+        self._drafts: WeakValueDictionary[str, Session] = WeakValueDictionary()
+        self._moves: list[Move] = []
+        self._moved_back: list[Move] = []
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_name.values()))
@@ -193,27 +238,158 @@ class Sessions:
     def find(self, name: str) -> Session:
         """Return the session *name*, or a new one that nobody knows until it is kept."""
         name = session_name(name)
-        return self._by_name.get(name) or Session(name)
+        # Whoever asks for the same name meanwhile gets the same one, or one of the two would be lost.
+        return self._by_name.get(name) or self._drafts.setdefault(name, Session(name))
 
     def keep(self, session: Session) -> None:
         """Make *session* known by its name."""
-        self._by_name.setdefault(session.name, session)
+        if session.name not in self._by_name:
+            self._by_name[session.name] = session
+            session.on_change = self._changed
+            self._changed()
 
     def use(self, name: str) -> Session:
         """Make the session *name* the current one."""
         session = self[name]
         self.current = session.name
+        self._changed()
         return session
+
+    @contextmanager
+    def asking(self, session: Session) -> Iterator[None]:
+        """Say that *session* is being asked, as long as the block runs."""
+        self.busy[session] += 1
+        self._changed()
+        try:
+            yield
+        finally:
+            self.busy[session] -= 1
+            self._changed()
 
     def new(self, name: str, own: Settings = NOTHING) -> Session:
         """Start an empty session with its own settings, and make it the current one."""
+        name = self._free(name)
+        session = Session(name, own)
+        self._rename(session, None, name)
+        return self.use(name)
+
+    def fork(self, name: str) -> Session:
+        """Give the current session's turns a second *name*, which goes on by itself, and make that the current one."""
+        origin, name = self[self.current], self._free(name)
+        session = Session(name)
+        session.tree, session.state = origin.tree, origin.state
+        self._move(f"fork {name!r}", session, None, name)
+        return session
+
+    def rename(self, old: str, new: str) -> Session:
+        """Call the session *old* *new* from now on."""
+        session, new = self[old], self._free(new)
+        self._move(f"rename {session.name!r} to {new!r}", session, session.name, new)
+        return session
+
+    def delete(self, name: str) -> Session:
+        """Forget the session *name*, until the act is undone."""
+        session = self[name]
+        self._move(f"delete {session.name!r}", session, session.name, None)
+        return session
+
+    def undo(self, count: int = 1) -> list[str]:
+        """Reverse the last *count* acts of the current session, and of the kernel what was deleted; newest first.
+
+        Raises:
+            SessionError: there are not so many, or a name that would come back is taken; nothing has changed.
+        """
+        return self._repeat(count, "undo", self._undo_one, self._redo_one)
+
+    def redo(self, count: int = 1) -> list[str]:
+        """Repeat the last *count* acts that were undone, oldest first.
+
+        Raises:
+            SessionError: there are not so many, or a name is taken by now; nothing has changed.
+        """
+        return self._repeat(count, "redo", self._redo_one, self._undo_one)
+
+    def _repeat(
+        self, count: int, verb: str, step: Callable[[], str | None], back: Callable[[], str | None]
+    ) -> list[str]:
+        done: list[str] = []
+        try:
+            while len(done) < count:
+                if (what := step()) is None:
+                    raise SessionError(
+                        f"cannot {verb} {count} in session {self.current!r}: {_acts(len(done))} to {verb}"
+                    )
+                done.append(what)
+        except SessionError:
+            for _ in done:
+                back()
+            raise
+        return done
+
+    def _undo_one(self) -> str | None:
+        session = self._by_name.get(self.current)
+        acts = session.done if session else []
+        moves = [move for move in self._moves if move.session is session or move.new is None]
+        if moves and (not acts or moves[-1].stamp > acts[-1].stamp):
+            return self._revert(moves[-1])
+        return session.undo()[0].what if session and acts else None
+
+    def _redo_one(self) -> str | None:
+        session = self._by_name.get(self.current)
+        acts = session.undone if session else []
+        back = self._moved_back
+        moves = [move for move in back if move.session is session or move.new is None or move.current == self.current]
+        if moves and session and session.done and session.done[-1].stamp > moves[-1].stamp:
+            moves = []  # what came after it ends what can be redone
+        if moves and (not acts or moves[-1].stamp < acts[0].stamp):
+            self._apply(moves[-1])
+            self._moved_back.remove(moves[-1])
+            return moves[-1].what
+        return session.redo()[0].what if session and acts else None
+
+    def _move(self, what: str, session: Session, old: str | None, new: str | None) -> None:
+        self._apply(Move(what, session, old, new, self.current, next(_stamps)))
+        self._moved_back.clear()
+
+    def _apply(self, move: Move) -> None:
+        if move.new is None and move.old == self.current:
+            raise SessionError(f"{move.old!r} is the current session. Switch first: %chat use NAME")
+        self._rename(move.session, move.old, move.new)
+        if move.new is not None and move.old in (None, self.current):
+            self.current = move.new
+        self._moves.append(move)
+        self._changed()
+
+    def _revert(self, move: Move) -> str:
+        self._rename(move.session, move.new, move.old)
+        if move.new == self.current:
+            self.current = move.old or move.current
+        self._moves.remove(move)
+        self._moved_back.append(move)
+        self._changed()
+        return move.what
+
+    def _rename(self, session: Session, old: str | None, new: str | None) -> None:
+        """Take the name *old* from *session* and give it *new*; its place in the list stays."""
+        if new is not None and new in self._by_name:
+            raise SessionError(f"the name {new!r} is taken by now. Rename that session first: %chat rename {new} NAME")
+        if new is not None:
+            session.name = new
+            session.on_change = self._changed
+        if old is None and new is not None:
+            self._by_name[new] = session
+        pairs = [(new if name == old else name, each) for name, each in self._by_name.items()]
+        self._by_name = {name: each for name, each in pairs if name is not None}
+
+    def _free(self, name: str) -> str:
         name = session_name(name)
         if name in self._by_name:
             raise SessionError(f"there is a session {name!r} already. Switch to it with %chat use {name}")
-        session = Session(name, own)
-        self.keep(session)
-        self.current = name
-        return session
+        return name
+
+    def _changed(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
 
     def near(self, name: str) -> str | None:
         """Return the known name that *name* may be a slip of; names that differ in a number only are no slips."""

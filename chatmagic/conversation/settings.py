@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ class Settings:
     The keys ``model`` and ``system`` have our meaning, any other key is a parameter of the request. Values are JSON.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)
     unset: frozenset[str] = frozenset()
 
     def over(self, below: Settings) -> Settings:
@@ -79,6 +80,6 @@ def checked(values: Mapping[str, Any]) -> Settings:
         if key in ("model", "system") and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
     return Settings(
-        {key: value for key, value in values.items() if value != ""},
+        {key: copy.deepcopy(value) for key, value in values.items() if value != ""},
         frozenset(key for key, value in values.items() if value == ""),
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from chatmagic.errors import TemplateError
 from chatmagic.plain import one_line
 
-__all__ = ["FILTERS", "fill"]
+__all__ = ["FILTERS", "fill", "unclosed"]
 
 _OPENING = re.compile(r"(?P<literal>\\)?(?<!\$)\{\{(?=[ \t])")
 _CLOSING = re.compile(r"[ \t]+\}\}")
@@ -56,6 +56,20 @@ def fill(prompt: str, evaluate: Callable[[str], object]) -> str:
             filled.append(_value(expression, evaluate))
             position += length
     return "".join([*filled, prompt[position:]])
+
+
+def unclosed(line: str) -> str | None:
+    """Return what stands behind the braces that *line* opens for an expression and does not close."""
+    position = 0
+    while opening := _OPENING.search(line, position):
+        position = opening.end()
+        if opening["literal"]:
+            continue
+        if not _CLOSING.search(line, position):
+            return line[position:]
+        found = _expression(line[position:])
+        position += found[1] if found else 0
+    return None
 
 
 def _expression(rest: str) -> tuple[str, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
@@ -14,8 +14,10 @@ from chatmagic.version import __version__
 __all__ = ["Page", "conversation", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
+_NO_TEX = "mathjax_ignore tex2jax_ignore"
+_MOST_REASONING = 1500  # characters that are shown of what a model thinks while it thinks
 _PROMPT = (
-    "white-space:pre-wrap;overflow-wrap:anywhere;margin:0.8em 0 0.4em;padding:0.4em 0.8em;"
+    "overflow-wrap:anywhere;margin:0.8em 0 0.4em;padding:0.4em 0.8em;"
     "border-left:3px solid var(--jp-brand-color1,#2196f3);background:var(--jp-layout-color2,#8882)"
 )
 
@@ -36,20 +38,19 @@ class Page:
 
 
 def turn_page(session: str, turn: Turn, notices: Sequence[str] = ()) -> Page:
-    """Show a finished turn: the reply, what must be said about it, and the footer."""
+    """Show a finished turn: the reply, what must be said about it, and the footer; what led to it is folded away."""
     lines = [*notices, footer(session, turn)]
     return Page(
-        f'<div class="chatmagic">{_markdown(turn.reply)}{_quiet(lines)}</div>',
+        f'<div class="chatmagic">{_folded(turn.reasoning)}{_markdown(turn.reply)}{_quiet(lines)}</div>',
         "\n".join([plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
         {"chatmagic": _record(session, turn)},
     )
 
 
-def live(reply: str, line: str) -> Page:
-    """Show what has come of a *reply* so far, and a *line* about how it goes on."""
-    return Page(
-        f'<div class="chatmagic">{_markdown(reply) if reply else ""}{_quiet([line])}</div>', plain(reply) or line
-    )
+def live(reply: str, lines: Sequence[str], reasoning: str = "") -> Page:
+    """Show what has come of a *reply* so far, or of the *reasoning* before it, and *lines* about how it goes on."""
+    body = _markdown(reply) if reply else _block(_tail(reasoning), _QUIET)
+    return Page(f'<div class="chatmagic">{body}{_quiet(lines)}</div>', plain(reply) or "\n".join(map(one_line, lines)))
 
 
 def lines_page(lines: Sequence[str]) -> Page:
@@ -61,40 +62,43 @@ def conversation(session: str, system: str | None, turns: Sequence[Turn]) -> Pag
     """Show *turns* one below the other, each with its number, prompt, reply and footer."""
     html, text = [], []
     if system:
-        html.append(f'<div style="{_QUIET};white-space:pre-wrap">system: {escape(plain(system))}</div>')
+        html.append(_block(f"system: {system}", _QUIET))
         text += [f"system: {plain(system)}", ""]
     for turn in turns:
         line = f"#{turn.number} · {footer(session, turn)}"
-        html.append(f'<div style="{_PROMPT}">{escape(plain(turn.prompt))}</div>{_markdown(turn.reply)}{_quiet([line])}')
+        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _markdown(turn.reply) + _quiet([line]))
         text += [f"#{turn.number} {plain(turn.prompt)}", "", plain(turn.reply).strip("\n"), "", one_line(line), ""]
     return Page(f'<div class="chatmagic">{"".join(html)}</div>', "\n".join(text).rstrip("\n"))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Page:
-    """Show *rows*; the first column is aligned to the left, the others, being numbers, to the right."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[int] = (), note: str = ""
+) -> Page:
+    """Show *rows*, and a *note* below; the columns that hold *numbers* (counted from 0) are aligned to the right."""
     grid = [[one_line(cell, limit=80) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     text = [
-        "  ".join(_aligned(cell, width, n) for n, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(_aligned(cell, width, n in numbers) for n, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in grid
     ]
     head, *body = [
-        "".join(_cell(cell, tag, n) for n, cell in enumerate(row))
+        "".join(_cell(cell, tag, n in numbers) for n, cell in enumerate(row))
         for row, tag in zip(grid, ["th"] + ["td"] * len(rows), strict=True)
     ]
-    html = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+    rows_html = "".join(f"<tr>{row}</tr>" for row in body)
+    html = f'<table class="{_NO_TEX}"><thead><tr>{head}</tr></thead><tbody>{rows_html}</tbody></table>'
     return Page(
         f'<div class="chatmagic">{html}{_quiet([note]) if note else ""}</div>',
         "\n".join([*(line.rstrip() for line in text), *[one_line(note)] * bool(note)]),
     )
 
 
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
+def _aligned(cell: str, width: int, number: bool) -> str:
+    return cell.rjust(width) if number else cell.ljust(width)
 
 
-def _cell(cell: str, tag: str, column: int) -> str:
-    return f'<{tag} style="text-align:{"right" if column else "left"}">{escape(cell)}</{tag}>'
+def _cell(cell: str, tag: str, number: bool) -> str:
+    return f'<{tag} style="text-align:{"right" if number else "left"}">{escape(cell)}</{tag}>'
 
 
 def footer(session: str, turn: Turn) -> str:
@@ -116,7 +120,8 @@ def tokens(usage: Usage) -> str:
     cached = ""
     if usage.cached_tokens is not None and usage.input_tokens:
         cached = f" ({usage.cached_tokens / usage.input_tokens:.0%} cached)"
-    return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out"
+    reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
+    return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out{reasoning}"
 
 
 def _markdown(text: str) -> str:
@@ -127,7 +132,24 @@ def _markdown(text: str) -> str:
 
 
 def _quiet(lines: Sequence[str]) -> str:
-    return "".join(f'<div style="{_QUIET}">{escape(one_line(line))}</div>' for line in lines)
+    return "".join(_block(one_line(line), _QUIET) for line in lines)
+
+
+def _block(text: str, style: str) -> str:
+    """Return *text* as it stands; nothing in it is mathematics."""
+    return f'<div class="{_NO_TEX}" style="{style};white-space:pre-wrap">{escape(plain(text))}</div>' if text else ""
+
+
+def _folded(reasoning: str) -> str:
+    if not reasoning:
+        return ""
+    summary = f'<summary style="{_QUIET};cursor:pointer">reasoning ({len(reasoning.split()):,} words)</summary>'
+    return f"<details>{summary}{_block(reasoning, _QUIET)}</details>"
+
+
+def _tail(text: str) -> str:
+    """Return the end of a *text* that is painted again and again."""
+    return text if len(text) <= _MOST_REASONING else "… " + text[-_MOST_REASONING:]
 
 
 def _record(session: str, turn: Turn) -> dict[str, Any]:
@@ -140,6 +162,7 @@ def _record(session: str, turn: Turn) -> dict[str, Any]:
         "cell": turn.cell.id,
         "prompt": turn.prompt,
         "reply": turn.reply,
+        "reasoning": turn.reasoning,
         "model": turn.model,
         "endpoint": turn.endpoint,
         "settings": {"values": dict(turn.settings.values), "unset": sorted(turn.settings.unset)},

@@ -12,7 +12,7 @@ from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.display.page import Page, footer, lines_page, live, turn_page
-from chatmagic.engine import Delta, Event, Reasoning, Sending, Waiting
+from chatmagic.engine import Delta, Event, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
 __all__ = ["NotebookView", "SilentView", "TerminalView", "show"]
@@ -36,6 +36,8 @@ class NotebookView:
         self._publish = publish
         self._id = ""
         self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._remarks: list[str] = []
         self._line = ""
         self._waits = ""
         self._changed = threading.Event()
@@ -58,8 +60,13 @@ class NotebookView:
                 self._waits = "waiting"
                 if not instant and self._painter is None:
                     self._begin()
-            case Reasoning():
+            case Reasoning(text):
                 self._waits = "thinking"
+                self._reasoning.append(text)
+                self._changed.set()
+            case Remark(text):
+                self._remarks.append(text)
+                self._changed.set()
             case Waiting(reason, seconds):
                 self._waits = f"{reason}; again in {seconds} s"
                 self._changed.set()
@@ -102,8 +109,9 @@ class NotebookView:
             self._changed.clear()
             before = time.monotonic()
             text = "".join(self._text)
-            self._paint(live(text, self._progress(text, before - started)))
-            if text:  # the first words do not wait for the clock
+            reasoning = "".join(self._reasoning)
+            self._paint(live(text, [*self._remarks, self._progress(text, before - started)], reasoning))
+            if text or reasoning:  # the first words do not wait for the clock
                 cost = time.monotonic() - before
                 self._over.wait(max(_SHORTEST, len(text) / _REPAINTED, cost * _BUSY))
             pause = 1.0
@@ -123,7 +131,7 @@ class TerminalView:
 
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
         self._write = write or _write
-        self._said = ""
+        self._said: set[str] = set()
         self._ended = True
 
     def start(self, session: str, model: str) -> None:
@@ -134,19 +142,28 @@ class TerminalView:
         match event:
             case Delta(text):
                 self._text(plain(text))
-            case Waiting(reason, seconds) if reason != self._said:
-                self._said = reason
-                self._text(f"{one_line(reason)}; again in {seconds} s\n")
+            case Waiting(reason, seconds):
+                self._say(reason, f"; again in {seconds} s")
+            case Remark(text):
+                self._say(text)
+            case Reasoning():
+                self._say("thinking", " …")
 
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
         """Write the notices and the footer below the reply."""
-        lines = [*notices, footer(session, turn)]
+        lines = [*(notice for notice in notices if notice not in self._said), footer(session, turn)]
         self._text("\n" * (1 if self._ended else 2) + "\n".join(map(one_line, lines)) + "\n")
 
     def fail(self, notices: Sequence[str]) -> None:
         """Write the notices."""
         for notice in notices:
-            self._text(one_line(notice) + "\n")
+            self._say(notice)
+
+    def _say(self, line: str, end: str = "") -> None:
+        """Write a line that is not part of the reply, once."""
+        if line not in self._said:
+            self._said.add(line)
+            self._text(f"{one_line(line)}{end}\n")
 
     def _text(self, text: str) -> None:
         if text:
@@ -177,6 +194,6 @@ class SilentView:
 def show(answer: str | Page) -> None:
     """Show what a verb answers: a page where it can be shown, a text as it is."""
     if isinstance(answer, str):
-        _write(plain(answer) + "\n")
+        _write(plain(answer) + "\n" * bool(answer))
     else:
         display(answer)  # type: ignore[no-untyped-call]  # IPython's, untyped

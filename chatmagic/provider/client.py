@@ -17,11 +17,12 @@ import openai
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.engine import Delta, Event, Finished, Reasoning, Remark, Request, Sending, Used
-from chatmagic.errors import EndpointError
+from chatmagic.errors import EndpointError, RequestError
 from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
-from chatmagic.provider.endpoints import Endpoint, Target, key_of, target
+from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Target, endpoint, key_of, target
 from chatmagic.provider.failures import no_reply, server_error, translate
+from chatmagic.provider.local import answering
 
 __all__ = ["OpenAIClient"]
 
@@ -50,6 +51,8 @@ class OpenAIClient:
         self._connections: dict[tuple[str | None, ...], _Connection] = {}
         self._connecting = threading.Lock()
         self._without_usage: set[str] = set()
+        self.listed: dict[str, list[str]] = {}
+        """The models of an endpoint, as it listed them last."""
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Send *request* and yield what comes back.
@@ -59,8 +62,8 @@ class OpenAIClient:
             RequestError: the server refused, failed, or answered with something else than a reply.
         """
         where = target(request.model, self.endpoints, self._environ)
-        key = key_of(where.endpoint, self._environ)
-        yield Sending(where.endpoint.name, self._is_instant(where.endpoint.name, request))
+        key = self._key_of(where.endpoint)
+        yield Sending(where.endpoint.label, self._is_instant(where.endpoint.name, request))
         try:
             yield from self._ask(self._connection(where.endpoint, key), where, request)
         except _FOREIGN as exc:
@@ -69,6 +72,33 @@ class OpenAIClient:
             return
         # Raised out here it has no __context__, which "from None" only hides and which can hold the key.
         raise failure
+
+    def models(self, name: str) -> list[str]:
+        """Return what the endpoint *name* lists as its models, in its order; ``listed`` keeps it.
+
+        Raises:
+            EndpointError: there is no such endpoint, or no key for it.
+            RequestError: the server refused or failed, or listed nothing.
+        """
+        where = Target(endpoint(name, self.endpoints, self._environ), "")
+        key = self._key_of(where.endpoint)
+        connection = self._connection(where.endpoint, key)
+        try:
+            raw = connection.client.models.with_raw_response.list(extra_headers=connection.headers, timeout=30.0)
+            found = _json_object(raw.http_response.content)
+        except _FOREIGN as exc:
+            failure = translate(exc, where, key)
+        else:
+            entries = (found or {}).get("data")
+            if not isinstance(entries, list):
+                raise RequestError(f"{where.endpoint.url} lists no models")
+            named = [entry.get("id") for entry in entries if isinstance(entry, dict)]
+            self.listed[name] = [each for each in named if isinstance(each, str)]
+            return self.listed[name]
+        raise failure
+
+    def _key_of(self, endpoint: Endpoint) -> str | None:
+        return key_of(endpoint, self._environ, lambda: answering({**BUILT_IN, **self.endpoints}))
 
     def _is_instant(self, endpoint: str, request: Request) -> bool:
         # Known before sending, so that nothing is painted that waits for the reply.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from chatmagic.errors import EndpointError
 
-__all__ = ["BUILT_IN", "Endpoint", "Target", "checked", "key_of", "target"]
+__all__ = ["BUILT_IN", "Endpoint", "Target", "checked", "endpoint", "key_of", "target"]
 
 _FIELDS = ("url", "key_env", "model")
 
@@ -25,6 +25,12 @@ class Endpoint:
     url: str
     key_env: str | None = None
     model: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name or, where a variable has moved ``openai`` elsewhere, the host: who really gets what is sent."""
+        moved = self.name == "openai" and self.url != BUILT_IN["openai"]["url"]
+        return f"{self.name} at {urlsplit(self.url).netloc}" if moved else self.name
 
     @property
     def is_local(self) -> bool:
@@ -40,6 +46,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "openai": {"url": "https://api.openai.com/v1", "key_env": "OPENAI_API_KEY"},
     "ollama": {"url": "http://localhost:11434/v1"},
     "llamacpp": {"url": "http://localhost:8080/v1", "model": "default"},
+    "lmstudio": {"url": "http://localhost:1234/v1"},
+    "vllm": {"url": "http://localhost:8000/v1"},
+    "openrouter": {"url": "https://openrouter.ai/api/v1", "key_env": "OPENROUTER_API_KEY"},
     "demo": {"url": "http://demo.invalid/v1", "model": "demo"},
 }
 """The endpoints that are known without being set; ``openai`` also follows OPENAI_BASE_URL."""
@@ -137,6 +146,18 @@ def _refuse_slip(prefix: str, rest: str, known: Mapping[str, object]) -> None:
         raise EndpointError(f"no endpoint {prefix!r}. Did you mean {near[0]}:{rest}? A model of that name is {model}")
 
 
+def endpoint(name: str, endpoints: Mapping[str, Mapping[str, str]], environ: Mapping[str, str]) -> Endpoint:
+    """Find an endpoint by its name.
+
+    Raises:
+        EndpointError: there is none.
+    """
+    known = {**BUILT_IN, **endpoints}
+    if name not in known:
+        raise EndpointError(f"no endpoint {name!r} (known: {', '.join(known)}). Your own go into ChatMagic.endpoints")
+    return _endpoint(name, known[name], environ)
+
+
 def _endpoint(name: str, fields: Mapping[str, str], environ: Mapping[str, str]) -> Endpoint:
     url = fields["url"]
     if name == "openai" and fields is BUILT_IN["openai"] and (base := environ.get("OPENAI_BASE_URL", "").strip()):
@@ -145,8 +166,8 @@ def _endpoint(name: str, fields: Mapping[str, str], environ: Mapping[str, str]) 
     return Endpoint(name, url, fields.get("key_env"), fields.get("model"))
 
 
-def key_of(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
-    """Return the key for *endpoint*, or None where it needs none.
+def key_of(endpoint: Endpoint, environ: Mapping[str, str], running: Callable[[], Sequence[str]] = tuple) -> str | None:
+    """Return the key for *endpoint*, or None where it needs none. *running* names servers that need none.
 
     Raises:
         EndpointError: it needs one and there is none, or what is there cannot be one.
@@ -157,10 +178,12 @@ def key_of(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
     if not key and endpoint.is_local:
         return None
     if not key:
+        found = running()
+        here = f"{', '.join(found)} answers here, -m {found[0]}:MODEL" if found else "-m ollama:MODEL"
         raise EndpointError(
             f"no key for endpoint {endpoint.name!r}: the environment variable {endpoint.key_env} is not set. Set it "
             f"(import os, getpass; os.environ[{endpoint.key_env!r}] = getpass.getpass()), use a server on this machine "
-            "(-m ollama:MODEL), or try the offline demo (-m demo)"
+            f"({here}), or try the offline demo (-m demo)"
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise EndpointError(
