@@ -290,17 +290,15 @@ def _listen(
 
 
 def _told_of_moves(session: Session, events: Iterator[Event]) -> Iterator[Event]:
-    """Say it, before anything is sent, when the history now goes to another endpoint than before."""
-    told = session.last is None
+    """Say it, before anything is sent, when the history goes to another endpoint than so far."""
+    before = session.last.endpoint if session.last else None
     for event in events:
         yield event
-        if isinstance(event, Sending) and not told and session.last and session.last.endpoint != event.endpoint:
-            told = True
+        if isinstance(event, Sending) and before not in (None, event.endpoint):
             count = len(session.turns)
-            turns = "1 turn" if count == 1 else f"{count} turns"
-            yield Remark(
-                f"{turns} of {session.name!r} now go to {event.endpoint}, too (so far: {session.last.endpoint})"
-            )
+            along = f"{count} turn{'' if count == 1 else 's'} of history"
+            yield Remark(f"{session.name!r} moves from {before} to {event.endpoint}, with {along}")
+            before = None
 
 
 def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,8 +30,10 @@ __all__ = [
     "Lab",
     "Notebook",
     "Theme",
+    "chat_notebook",
     "find_chromium",
     "jupyterlab",
+    "needs_chromium",
     "open_notebook",
     "write_notebook",
 ]
@@ -175,6 +179,13 @@ def find_chromium() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
+needs_chromium = pytest.mark.skipif(
+    find_chromium() is None and not os.environ.get("CI"),
+    reason="there is no Chromium; install it to run the browser tests",
+)
+"""Skips where there is no Chromium, but never in CI."""
+
+
 def write_notebook(path: Path, cells: Sequence[str]) -> None:
     """Write a notebook (nbformat 4.5) of code cells without outputs. The ids are ``cell-0``, ``cell-1`` …."""
     empty: dict[str, object] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
@@ -189,6 +200,13 @@ def open_notebook(page: Page, lab: Lab, name: str, timeout: float = TIMEOUT) -> 
     notebook = Notebook(page, name)
     notebook.wait_ready(timeout)
     return notebook
+
+
+def chat_notebook(page: Page, lab: Lab, root: Path, *cells: str) -> Notebook:
+    """Open a new notebook in *root* whose first cell loads chatmagic."""
+    name = f"chat{len(list(root.iterdir()))}.ipynb"  # a notebook of the same name would get the same kernel
+    write_notebook(root / name, ["%load_ext chatmagic", *cells])
+    return open_notebook(page, lab, name)
 
 
 @contextmanager

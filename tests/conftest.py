@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,7 +16,11 @@ from chatmagic import magics
 from chatmagic.conversation.settings import Settings
 from chatmagic.engine import run_turn
 from chatmagic.testing import FakeClient, SpyRenderer
+from tests.browser import CHROMIUM_ARGS, Lab, find_chromium, jupyterlab
 from tests.server import ChatServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +93,40 @@ def server() -> Iterator[ChatServer]:
     """A scripted chat server on loopback."""
     with ChatServer() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose notebooks the JupyterLab serves."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.fixture(scope="session")
+def lab(root: Path) -> Iterator[Lab]:
+    """A running JupyterLab."""
+    with jupyterlab(root, {"OPENAI_API_KEY": "sk-browser"}) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = find_chromium()
+    assert chromium is not None, "CI must have a Chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page."""
+    page = browser.new_page(viewport={"width": 1100, "height": 1000})
+    yield page
+    page.close()
 
 
 DEFAULTS = Settings({"model": "fake"})

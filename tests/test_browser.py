@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.browser import CHROMIUM_ARGS, Lab, Notebook, find_chromium, jupyterlab, open_notebook, write_notebook
+from tests.browser import Lab, chat_notebook, needs_chromium
 from tests.server import ChatServer, text_answer
 
-CHROMIUM = find_chromium()
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="there is no Chromium; install it to run the browser tests"
-)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("notebooks")
-
-
-@pytest.fixture(scope="module")
-def lab(root: Path) -> Iterator[Lab]:
-    with jupyterlab(root, {"OPENAI_API_KEY": "sk-browser"}) as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "CI must have a Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_ARGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1100, "height": 1000})
-    yield page
-    page.close()
-
-
-def notebook(page: Page, lab: Lab, root: Path, *cells: str) -> Notebook:
-    name = f"chat{len(list(root.iterdir()))}.ipynb"  # a notebook of the same name would get the same kernel
-    write_notebook(root / name, ["%load_ext chatmagic", *cells])
-    return open_notebook(page, lab, name)
+pytestmark = needs_chromium
 
 
 def test_conversation_with_the_demo(page: Page, lab: Lab, root: Path) -> None:
     """Cells make a conversation that is rendered: Markdown as Markdown, mathematics typeset, the footer below."""
-    chat = notebook(
+    chat = chat_notebook(
         page, lab, root, "%%chat tutor -m demo\nMy name is Ada", "%%chat\nWhat is my name?", "%%chat\nthe mathematics"
     )
     chat.run_all()
@@ -68,7 +28,7 @@ def test_conversation_with_the_demo(page: Page, lab: Lab, root: Path) -> None:
 def test_reply_grows_while_it_streams(page: Page, lab: Lab, root: Path, server: ChatServer) -> None:
     """The first words can be read long before the last ones have come; at the end there is one whole output."""
     server.answers.append(text_answer([f"word{n} " for n in range(40)], pause=0.1))
-    chat = notebook(page, lab, root, f"import os; os.environ['OPENAI_BASE_URL'] = {server.url!r}", "%%chat\nhi")
+    chat = chat_notebook(page, lab, root, f"import os; os.environ['OPENAI_BASE_URL'] = {server.url!r}", "%%chat\nhi")
     chat.run(0)
     chat.run(1)
     chat.run(2, wait=False)
@@ -83,7 +43,7 @@ def test_reply_grows_while_it_streams(page: Page, lab: Lab, root: Path, server: 
 def test_stop_button(page: Page, lab: Lab, root: Path, server: ChatServer) -> None:
     """Stopping keeps the words on the screen, and says below them what was kept and how to drop it."""
     server.answers.append(text_answer([f"word{n} " for n in range(300)], pause=0.1))
-    chat = notebook(page, lab, root, f"import os; os.environ['OPENAI_BASE_URL'] = {server.url!r}", "%%chat\nhi")
+    chat = chat_notebook(page, lab, root, f"import os; os.environ['OPENAI_BASE_URL'] = {server.url!r}", "%%chat\nhi")
     chat.run(0)
     chat.run(1)
     chat.run(2, wait=False)
@@ -97,7 +57,7 @@ def test_stop_button(page: Page, lab: Lab, root: Path, server: ChatServer) -> No
 
 def test_error_is_one_red_line(page: Page, lab: Lab, root: Path) -> None:
     """An error is a single line without a traceback."""
-    chat = notebook(page, lab, root, "%%chat --frob\nhi")
+    chat = chat_notebook(page, lab, root, "%%chat --frob\nhi")
     chat.run_all()
 
     assert chat.output_text(1).strip().startswith("LineError: %%chat has no option '--frob'. ")
@@ -107,7 +67,7 @@ def test_error_is_one_red_line(page: Page, lab: Lab, root: Path) -> None:
 def test_reply_cannot_run_anything(page: Page, lab: Lab, root: Path) -> None:
     """HTML in a reply is text on the page, fresh and after a reload."""
     evil = 'hello\n<img src=x onerror="window.evil=1"><script>window.evil=1</script>'
-    chat = notebook(page, lab, root, f"%%chat -m demo\n{evil}")
+    chat = chat_notebook(page, lab, root, f"%%chat -m demo\n{evil}")
     chat.run_all()
     expect(chat.output(1)).to_contain_text("onerror")
     chat.save()

@@ -266,6 +266,14 @@ def test_server_decides_how_long_to_wait(ask: Ask, client: FakeClient, view: Spy
     assert [event.seconds for event in view.events if isinstance(event, Waiting)] == [3, 2, 1]
 
 
+def test_no_wait_where_waiting_is_of_no_use(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
+    """A request that a closed connection has swallowed is sent again at once, and that is said."""
+    client._answers += [RequestError("the connection broke", retryable=True, retry_after=0.0), "fine"]
+    ask("a", retry=Retry(sleep=lambda _: pytest.fail("it waited")))
+
+    assert view.notices == ["sent again (try 2 of 4) because: the connection broke"]
+
+
 def test_no_retry_after_the_first_word(ask: Ask, client: FakeClient) -> None:
     """What has begun to stream is never sent again."""
     client._answers.append([Sending("fake"), Delta("text"), BUSY])
@@ -299,7 +307,7 @@ def test_move_to_another_endpoint_is_said_before_sending(ask: Ask, client: FakeC
         ask(prompt)
 
     remarks = [(n, event.text) for n, event in enumerate(view.events) if isinstance(event, Remark)]
-    assert [text for _, text in remarks] == ["2 turns of 'main' now go to there, too (so far: here)"]
+    assert [text for _, text in remarks] == ["'main' moves from here to there, with 2 turns of history"]
     assert view.events[remarks[0][0] - 1] == Sending("there")
     assert view.events[remarks[0][0] + 1] == Delta("text")
     assert view.notices == [remarks[0][1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,11 +65,19 @@ class Settings:
 NOTHING = Settings()
 
 
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def checked(values: Mapping[str, Any]) -> Settings:
     """Turn ``{key: value}`` into a layer; an empty text unsets its key.
 
     Raises:
-        SettingError: a key that chatmagic itself fills, or a model or system prompt that is no text.
+        SettingError: a key that chatmagic itself fills, a value that is no JSON, a model or prompt that is no text.
     """
     for key, value in values.items():
         if key in _OURS:
@@ -77,6 +86,8 @@ def checked(values: Mapping[str, Any]) -> Settings:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
+        if not _is_json(value):
+            raise SettingError(f"{key!r} cannot be set to {value!r}: a request holds JSON only")
         if key in ("model", "system") and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
     return Settings(

@@ -121,7 +121,8 @@ def tokens(usage: Usage) -> str:
     if usage.cached_tokens is not None and usage.input_tokens:
         cached = f" ({usage.cached_tokens / usage.input_tokens:.0%} cached)"
     reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
-    return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out{reasoning}"
+    noun = "token" if usage.input_tokens == 1 else "tokens"
+    return f"{usage.input_tokens:,} {noun} in{cached}, {usage.output_tokens:,} out{reasoning}"
 
 
 def _markdown(text: str) -> str:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Callable, Container
 from typing import Any
 
 from IPython.display import publish_display_data
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
-from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.conversation.session import Session, Sessions
 from chatmagic.conversation.settings import Settings
+from chatmagic.display.usage import Sums, status, turns
 from chatmagic.errors import ChatMagicError, SessionError
-from chatmagic.plain import one_line
 
 __all__ = ["Panel"]
 
@@ -37,43 +34,6 @@ _STYLE = """<style>
 </style>"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """What the turns from the root to *turn* used. *least* leaves out the counts that are unknown."""
-
-    turn: Turn
-    turns: int
-    usage: Usage
-    least: Usage
-
-
-class _Sums:
-    """Remembers a sum for every turn, so that a new turn costs the same however long the history is."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, _Sum] = {}  # by id; a _Sum keeps its turn alive, so that no other one gets the id
-
-    def upto(self, head: Turn | None) -> _Sum | None:
-        unknown = []
-        while head is not None and id(head) not in self._known:
-            unknown.append(head)
-            head = head.parent
-        known = None if head is None else self._known[id(head)]
-        for turn in reversed(unknown):
-            used = turn.usage
-            least = Usage(used.input_tokens or 0, used.output_tokens or 0)
-            if known is None:
-                known = _Sum(turn, 1, used, least)
-            else:
-                known = _Sum(turn, known.turns + 1, known.usage + used, known.least + least)
-            self._known[id(turn)] = known
-        return known
-
-    def turns(self, session: Session) -> int:
-        total = self.upto(session.last)
-        return total.turns if total else 0
-
-
 class Panel:
     """Widgets that follow *sessions* and act on them; *defaults* gives the settings that lie below those of all.
 
@@ -83,7 +43,7 @@ class Panel:
     def __init__(self, sessions: Sessions, defaults: Callable[[], Settings]) -> None:
         self._sessions = sessions
         self._defaults = defaults
-        self._sums = _Sums()
+        self._sums = Sums()
         self._lock = threading.RLock()
         self._acting = False  # what changes meanwhile is our own doing
         self._note = ""
@@ -156,11 +116,11 @@ class Panel:
         sessions, name = self._sessions, self._sessions.current
         known = {session.name: session for session in sessions}
         current = known.get(name)
-        total = self._sums.upto(current.last) if current else None
+        total = self._sums.upto(current.last if current else None)
         stand = (list(known), name, current and current.state)
         if note is not None or stand != self._noted:
             self._note, self._noted = note or "", stand
-        options = [(f"{each} · {_turns(self._sums.turns(session))}", each) for each, session in known.items()]
+        options = [(f"{each} · {turns(self._sums.upto(session.last).turns)}", each) for each, session in known.items()]
         if current is None:
             options.append((f"{name} · not started", name))
         with self._choice.hold_sync():
@@ -172,7 +132,7 @@ class Panel:
         self._redo.disabled = not forth
         model = (current.settings if current else Settings()).over(self._defaults()).model
         asked = [session.name for session, count in list(sessions.busy.items()) if count > 0]
-        self._status.value = _status(model, asked, total, _hint(known, name), self._note)
+        self._status.value = status(model, asked, total, _hint(known, name), self._note)
 
     def _chosen(self, change: Any) -> None:
         self._act(lambda: self._switch(change["new"]))
@@ -213,9 +173,7 @@ class Panel:
     def _empty(self) -> str:
         session = self._idle()
         asked = ", and what its cells had set" if session.state.line else ""
-        return (
-            f"{session.name!r} is empty now: {_turns(session.clear())} set aside{asked}. Undo brings everything back."
-        )
+        return f"{session.name!r} is empty now: {turns(session.clear())} set aside{asked}. Undo brings it back."
 
     def _take_back(self) -> str:
         self._idle()
@@ -232,10 +190,6 @@ class Panel:
         return session
 
 
-def _turns(count: int) -> str:
-    return f"{count:,} turn{'' if count == 1 else 's'}"
-
-
 def _ways(sessions: Sessions, session: Session | None) -> tuple[bool, bool]:
     """Say whether there is something to undo, and to redo."""
     mine = [move.session is session or move.new is None for move in sessions._moves]
@@ -248,41 +202,9 @@ def _ways(sessions: Sessions, session: Session | None) -> tuple[bool, bool]:
 def _hint(known: Container[str], name: str) -> str:
     """Say how to go on where there is nothing to count yet."""
     if not known:
-        return "<small>No conversation yet: <code>%%chat NAME</code> on the first line of a cell starts one.</small>"
+        return "No conversation yet: %%chat NAME on the first line of a cell starts one."
     how = "continues it" if name in known else "starts it"
-    return f"<small>No turn yet: <code>%%chat</code> on the first line of a cell {how}.</small>"
-
-
-def _status(model: str | None, asked: Sequence[str], total: _Sum | None, hint: str, note: str) -> str:
-    """Return the lower half of the panel as HTML; what comes from outside is escaped."""
-    busy = f" &nbsp;<b>● {_safe(', '.join(asked))} is being asked</b>" if asked else ""
-    lines = [f"<div><small>Model</small> {_safe(model or 'unknown')}{busy}</div>"]
-    if total:
-        last = total.turn.usage
-        head = "".join(f"<th scope=col>{each}</th>" for each in ("tokens", "in", "cached", "out"))
-        rows = _row("last turn", last, last) + _row(f"all {_turns(total.turns)}", total.usage, total.least)
-        lines.append(f"<table><tr>{head}</tr>{rows}</table>")
-    else:
-        lines.append(f"<div>{hint}</div>")
-    return "".join([*lines, f"<div role=status>{_safe(note)}</div>" if note else ""])
-
-
-def _row(name: str, usage: Usage, least: Usage) -> str:
-    cached = "unknown"
-    if usage.input_tokens and usage.cached_tokens is not None:
-        cached = f"{usage.cached_tokens / usage.input_tokens:.0%}"
-    cells = _count(usage.input_tokens, least.input_tokens), cached, _count(usage.output_tokens, least.output_tokens)
-    return f"<tr><th scope=row>{name}</th>{''.join(f'<td>{each}</td>' for each in cells)}</tr>"
-
-
-def _count(count: int | None, least: int | None) -> str:
-    if count is not None:
-        return f"{count:,}"
-    return f"≥ {least:,}" if least else "unknown"
-
-
-def _safe(text: str) -> str:
-    return escape(one_line(text))
+    return f"No turn yet: %%chat on the first line of a cell {how}."
 
 
 def _close(widget: Any) -> None:

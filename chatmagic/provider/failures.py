@@ -54,7 +54,9 @@ def translate(exc: Exception, where: Target, key: str | None) -> RequestError | 
         )
     if isinstance(cause, (httpx2.TransportError, httpx2.StreamError, OSError)):
         what = _clean(str(cause), key) or type(cause).__name__
-        return RequestError(f"the connection to {url} broke: {what}", retryable=True)
+        # A server may close a kept connection in the moment in which it is used again: waiting would not help.
+        at_once = 0.0 if isinstance(cause, httpx2.RemoteProtocolError) else None
+        return RequestError(f"the connection to {url} broke: {what}", retryable=True, retry_after=at_once)
     return RequestError(f"the request to {url} failed with {type(cause).__name__}: {_clean(str(cause), key)}")
 
 

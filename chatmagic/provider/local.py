@@ -29,6 +29,6 @@ def _lists_models(endpoint: Endpoint) -> bool:
     try:
         # trust_env: no proxy has anything to do with a server on this machine.
         answer = httpx2.get(f"{endpoint.url.rstrip('/')}/models", timeout=_PATIENCE, trust_env=False).json()
-    except (httpx2.HTTPError, ValueError):
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         return False
     return isinstance(answer, dict) and isinstance(answer.get("data"), list)
