@@ -273,7 +273,7 @@ def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, en
     code = _coloured(tokens[index].content, "".join(language), env["deadline"])
     # The empty span saves a first line that is empty: HTML would drop it.
     # In JupyterLab only the figure keeps its distance from the text around.
-    return f'<figure><div class="highlight"><pre><span></span>{code}</pre></div></figure>\n'
+    return f'<figure><div class="highlight"><pre><span></span><code>{code}</code></pre></div></figure>\n'
 
 
 def _coloured(code: str, language: str, deadline: float) -> str:

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser: start the server, open a notebook, act on its cells and read what is shown."""
+"""A real JupyterLab or Notebook 7 in a real browser: start it, open a notebook, act on its cells, read what is shown."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHROMIUM_ARGS",
+    "App",
     "Lab",
     "Notebook",
     "Theme",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 Theme = Literal["light", "dark"]
+App = Literal["jupyterlab", "notebook"]
 
 CHROMIUM_ARGS = (
     "--no-sandbox",
@@ -90,10 +92,11 @@ _IDLE = """
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A running JupyterLab. *url* has no slash at its end."""
+    """A running JupyterLab or Notebook 7. *url* has no slash at its end."""
 
     url: str
     token: str
+    app: App = "jupyterlab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,8 @@ def write_notebook(path: Path, cells: Sequence[str]) -> None:
 
 def open_notebook(page: Page, lab: Lab, name: str, timeout: float = TIMEOUT) -> Notebook:
     """Open the file *name*, relative to the root of *lab*, in a fresh workspace and wait until its kernel is idle."""
-    page.goto(f"{lab.url}/lab/tree/{quote(name)}?reset&token={lab.token}", timeout=timeout * 1000)
+    folder = "lab/tree" if lab.app == "jupyterlab" else "notebooks"
+    page.goto(f"{lab.url}/{folder}/{quote(name)}?reset&token={lab.token}", timeout=timeout * 1000)
     notebook = Notebook(page, name)
     notebook.wait_ready(timeout)
     return notebook
@@ -210,17 +214,19 @@ def chat_notebook(page: Page, lab: Lab, root: Path, *cells: str) -> Notebook:
 
 
 @contextmanager
-def jupyterlab(root: Path, env: Mapping[str, str] | None = None, *, theme: Theme = "light") -> Iterator[Lab]:
+def jupyterlab(
+    root: Path, env: Mapping[str, str] | None = None, *, theme: Theme = "light", app: App = "jupyterlab"
+) -> Iterator[Lab]:
     """Serve *root* on loopback with this interpreter as its kernel, apart from the user's settings, and stop it after.
 
-    *env* is added to the environment of the server, and so of the kernels.
+    *env* is added to the environment of the server, and so of the kernels. *app* may be Notebook 7 instead.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home, token = Path(folder), secrets.token_hex(16)
         _configure(home, theme)
-        process = _start(home, root, _environment(home) | {"JUPYTER_TOKEN": token} | dict(env or {}))
+        process = _start(app, home, root, _environment(home) | {"JUPYTER_TOKEN": token} | dict(env or {}))
         try:
-            yield Lab(_wait_for_server(process, home), token)
+            yield Lab(_wait_for_server(process, home), token, app)
         finally:
             _stop(process)
 
@@ -251,8 +257,8 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _start(home: Path, root: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"]
+def _start(app: App, home: Path, root: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", app, "--no-browser", "--allow-root", "--expose-app-in-browser"]
     options = {"ip": "127.0.0.1", "port": 0, "root_dir": root.resolve()}
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     with (home / "log").open("wb") as log:
@@ -268,7 +274,7 @@ def _wait_for_server(process: subprocess.Popen[bytes], home: Path) -> str:
             return url
         time.sleep(0.05)
     log = (home / "log").read_text(errors="replace")
-    raise RuntimeError(f"JupyterLab did not start (exit status {process.poll()}):\n{log[-4000:]}")
+    raise RuntimeError(f"Jupyter did not start (exit status {process.poll()}):\n{log[-4000:]}")
 
 
 def _answering(info: Path) -> str | None:

@@ -242,7 +242,7 @@ def test_macros_that_only_begin_alike(tex: str) -> None:
 )
 def test_code_is_coloured(info: str, html: str) -> None:
     """Code has Pygments' classes when the first word after the fence is a language that it knows."""
-    expected = f'<figure><div class="highlight"><pre><span></span>{html}\n</pre></div></figure>\n'
+    expected = f'<figure><div class="highlight"><pre><span></span><code>{html}\n</code></pre></div></figure>\n'
 
     assert to_html(f"```{info}\ndef f\n```") == expected
 

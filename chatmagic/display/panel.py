@@ -37,7 +37,7 @@ _STYLE = """<style>
 class Panel:
     """Widgets that follow *sessions* and act on them; *defaults* gives the settings that lie below those of all.
 
-    Calls may come from any thread. A panel that was closed opens again when it is shown.
+    Calls may come from any thread. A panel that was closed opens again when it is shown. ``widget`` is all of it.
     """
 
     def __init__(self, sessions: Sessions, defaults: Callable[[], Settings]) -> None:
@@ -74,8 +74,8 @@ class Panel:
         ]
         head = HBox(rows, layout=Layout(flex_flow="row wrap"))
         style = HTML(_STYLE, layout=Layout(display="none"))
-        self._box = VBox([style, head, self._status])
-        self._box.add_class("chatmagic-panel")
+        self.widget = VBox([style, head, self._status])
+        self.widget.add_class("chatmagic-panel")
         self._paint()
         self._choice.observe(self._chosen, "value")
         self._name.observe(self._named, "value")
@@ -89,10 +89,10 @@ class Panel:
     def show(self) -> None:
         """Display the panel; shown twice, it is the same panel in two places."""
         with self._lock:
-            if self._box.comm is None:
+            if self.widget.comm is None:
                 self._build()
             self._follow()
-            view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
             publish_display_data({"text/plain": _TEXT, "application/vnd.jupyter.widget-view+json": view})  # type: ignore[no-untyped-call]  # IPython's
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Panel:
         with self._lock:
             if self._follow in self._sessions.watchers:
                 self._sessions.watchers.remove(self._follow)
-            _close(self._box)
+            _close(self.widget)
 
     def _follow(self, note: str | None = None) -> None:
         with self._lock:

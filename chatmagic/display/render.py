@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from IPython.core.getipython import get_ipython
 from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
@@ -15,7 +16,7 @@ from chatmagic.display.page import Page, footer, lines_page, live, turn_page
 from chatmagic.engine import Delta, Event, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
-__all__ = ["NotebookView", "SilentView", "TerminalView", "show"]
+__all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"]
 
 _SHORTEST = 0.1  # seconds between two paints
 _PATIENCE = 0.3  # seconds until the cell says that it waits
@@ -29,7 +30,7 @@ class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen.
+    leaves a clock on the screen. In a console on a kernel the reply is written as in a terminal.
     """
 
     def __init__(self, publish: Callable[..., None] = publish_display_data) -> None:
@@ -44,14 +45,20 @@ class NotebookView:
         self._over = threading.Event()
         self._painter: threading.Thread | None = None
         self._painted = False
+        self._instead: TerminalView | None = None
 
     def start(self, session: str, model: str) -> None:
         """Remember whose reply it is."""
         self._line = f"{session} · {model}"
         self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
+        if not shows_updates():
+            self._instead = TerminalView()
 
     def show(self, event: Event) -> None:
         """Take the event, and let the painter know."""
+        if self._instead:
+            self._instead.show(event)
+            return
         match event:
             case Delta(text):
                 self._text.append(text)
@@ -73,11 +80,17 @@ class NotebookView:
 
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
         """Paint the whole turn as the one output that stays."""
+        if self._instead:
+            self._instead.finish(session, turn, notices)
+            return
         self._end()
         self._paint(turn_page(session, turn, notices))
 
     def fail(self, notices: Sequence[str]) -> None:
         """Leave nothing but the *notices*."""
+        if self._instead:
+            self._instead.fail(notices)
+            return
         self._end()
         if notices:
             self._paint(lines_page(notices))
@@ -173,6 +186,19 @@ class TerminalView:
 
 def _write(text: str) -> None:
     print(text, end="", flush=True)  # noqa: T201 - the terminal is where this view writes
+
+
+def shows_updates() -> bool:
+    """Return False where the running cell comes from a console that shows how a display began and no update of it.
+
+    That is what ``jupyter console`` and qtconsole do. A request does not name its front end, but theirs names no cell,
+    can ask for input (nbclient and nbval cannot) and was numbered by jupyter_client (browsers number otherwise):
+    https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute
+    """
+    request = getattr(get_ipython(), "parent_header", None) or {}
+    header, content = request.get("header", {}), request.get("content", {})
+    numbered = str(header.get("msg_id")).startswith(f"{header.get('session')}_")
+    return not (numbered and content.get("allow_stdin") and not request.get("metadata"))
 
 
 class SilentView:
