@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
 
-from IPython.core.completer import SimpleCompletion, context_matcher, provisionalcompleter, rectify_completions
-
+from chatmagic.conversation.template import unclosed
 from chatmagic.line import HELP, Form, Option
 
-if TYPE_CHECKING:
-    from IPython.core.completer import CompletionContext, SimpleMatcherResult
-    from IPython.core.interactiveshell import InteractiveShell
-
-__all__ = ["PARAMETERS", "Expression", "Known", "Offer", "at_cursor", "install"]
+__all__ = ["PARAMETERS", "Expression", "Known", "Offer", "at_cursor"]
 
 PARAMETERS = (
     "temperature",
@@ -105,8 +99,6 @@ def _before(text: str, line: int, column: int) -> str:
 
 
 def _in_prompt(before: str, options: str, known: Known) -> Offer | Expression:
-    from chatmagic.conversation.template import unclosed
-
     if "raw" in _read(_WORD.finditer(options), known.cell).given:
         return Offer()
     source = unclosed(before.rpartition("\n")[2])
@@ -123,7 +115,7 @@ def _on_command(verb: str, rest: str, known: Known) -> Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What the finished words say: how many are bare, which options and settings are given, which one wants a value."""
+    """What the finished words say: how many are bare, which options and settings are given, which wants its value."""
 
     bare: int
     given: frozenset[str]
@@ -155,11 +147,14 @@ def _read(words: Iterable[re.Match[str]], form: Form) -> _Read:
     for word in words:
         name, equals, value = word[0].partition("=")
         if wanting or (word["quote"] and not word["head"]) or not name.startswith("-") or word[0] == "-":
+            if equals and (wanting is None or wanting.value == "KEY=VALUE"):
+                given.add(name)
             bare += not wanting
             wanting = None
-            given |= {name} if equals else set()
         elif option := next((each for each in form.options if name in each.names), None):
-            given |= {option.key, value.partition("=")[0]}
+            given.add(option.key)
+            if option.value == "KEY=VALUE":
+                given.add(value.partition("=")[0])
             wanting = option if option.value and not equals else None
     return _Read(bare, frozenset(given), wanting)
 
@@ -201,12 +196,11 @@ def _of_kind(kind: str | None, fragment: str, read: _Read, known: Known) -> Offe
 
 
 def _models(fragment: str, known: Known) -> list[str]:
-    """Return whole models and, instead of all models of all endpoints, those of the one that is named."""
-    name = fragment.partition(":")[0] if ":" in fragment else ""
-    ways = [f"{name}:" for name in known.endpoints if name not in known.models]
-    return [*known.models, *[way for way in ways if way != fragment]] + [
-        f"{name}:{model}" for model in known.endpoints.get(name, ())
-    ]
+    """Return whole models and the way to those of each endpoint; behind the colon, these."""
+    name, colon, _ = fragment.partition(":")
+    if colon:
+        return [*known.models, *(f"{name}:{model}" for model in known.endpoints.get(name, ()))]
+    return [*known.models, *(f"{name}:" for name in known.endpoints if name not in known.models)]
 
 
 def _offer(fragment: str, texts: Iterable[str], kind: str) -> Offer:
@@ -214,63 +208,3 @@ def _offer(fragment: str, texts: Iterable[str], kind: str) -> Offer:
     start = unicodedata.normalize("NFC", fragment)
     fitting = [text for text in texts if text.startswith(start) and text.isprintable() and not set(text) & set(" \"'")]
     return Offer(fragment, tuple(dict.fromkeys(fitting)), kind)
-
-
-class _Nothing(Sequence[SimpleCompletion]):
-    """No completion at all, and none from anyone else either.
-
-    IPython asks the other matchers, in spite of ``suppress``, where the length is 0: ``has_any_completions`` in
-    https://github.com/ipython/ipython/blob/main/IPython/core/completer.py
-    """
-
-    def __len__(self) -> int:
-        return 1
-
-    @overload
-    def __getitem__(self, index: int) -> SimpleCompletion: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SimpleCompletion]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        raise IndexError(index)
-
-
-def install(shell: InteractiveShell, known: Callable[[], Known]) -> Callable[[], None]:
-    """Complete chat lines in *shell*, with what is *known* at that moment; call what is returned to end it."""
-    completer: Any = shell.Completer
-
-    # First of all, so that nobody is asked in vain and nobody's matches are mixed in.
-    @context_matcher(priority=1000, identifier="chatmagic")  # type: ignore[untyped-decorator]  # IPython's
-    def match(context: CompletionContext) -> SimpleMatcherResult:
-        found = None
-        if "%chat" in context.full_text:
-            found = at_cursor(context.full_text, context.cursor_line, context.cursor_position, known())
-        if found is None:
-            return {"completions": [], "suppress": False}
-        if isinstance(found, Expression):
-            return _python(completer, found.source)
-        return _result(found.fragment, [SimpleCompletion(text, type=found.kind) for text in found.texts])
-
-    completer.custom_matchers.append(match)
-
-    def uninstall() -> None:
-        if match in completer.custom_matchers:
-            completer.custom_matchers.remove(match)
-
-    return uninstall
-
-
-def _python(completer: Any, source: str) -> SimpleMatcherResult:
-    # Asked about the whole line, IPython takes the apostrophe of "don't {{ df" for an open string, and # for a comment.
-    with provisionalcompleter():
-        found = list(rectify_completions(source, completer.completions(source, len(source))))
-    fragment = source[found[0].start :] if found else ""
-    return _result(fragment, [SimpleCompletion(each.text, type=each.type) for each in found])
-
-
-def _result(fragment: str, completions: list[SimpleCompletion]) -> SimpleMatcherResult:
-    return {
-        "completions": completions or _Nothing(),
-        "matched_fragment": fragment,
-        "suppress": True,
-        "ordered": True,
-    }

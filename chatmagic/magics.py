@@ -271,7 +271,7 @@ def _cell(shell: InteractiveShell | None) -> Cell:
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics; what they replace comes back with `unload`."""
-    from chatmagic.complete import install
+    from chatmagic.tab import install
 
     unload(shell)
     for kind, magics in shell.magics_manager.magics.items():

@@ -1,4 +1,4 @@
-"""A real JupyterLab or Notebook 7 in a real browser: start it, open a notebook, act on its cells, read what is shown."""
+"""A real JupyterLab or Notebook 7 in a real browser: start it, open a notebook, act on cells, read what is shown."""
 
 from __future__ import annotations
 

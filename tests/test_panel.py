@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import comm
-import nbformat
 import pytest
-from comm.base_comm import BaseComm
+from comm.base_comm import BaseComm, CommManager
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
-from nbclient import NotebookClient
 
 from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.conversation.session import Session, Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.panel import Panel
 from chatmagic.display.usage import Sums, status
+from tests.browser import write_notebook
 from tests.kernel import RealKernel
 
 DEFAULTS = Settings({"model": "some-model"})
 USED = Usage(100, 10, 25)
 
 
-class SpyComm(BaseComm):  # type: ignore[misc]  # comm has no types
+class SpyComm(BaseComm):
     """A connection to no front end that keeps what was sent."""
 
     sent: list[dict[str, Any]]
 
-    def publish_msg(self, msg_type: str, data: Any = None, **_: Any) -> None:
+    def publish_msg(self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **_: Any) -> None:
+        assert not metadata or msg_type == "comm_open"
+        assert not buffers
         self.sent.append({"type": msg_type, "data": data or {}})
 
 
@@ -44,7 +47,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     spy = type("Spy", (SpyComm,), {"sent": messages})
     monkeypatch.setattr(comm, "create_comm", spy)
-    monkeypatch.setattr(comm, "get_comm_manager", lambda: comm.CommManager())
+    manager = CommManager()
+    monkeypatch.setattr(comm, "get_comm_manager", lambda: manager)
     return messages
 
 
@@ -230,7 +234,8 @@ def test_busy(panel: Panel, sessions: Sessions) -> None:
         click(panel, "Clear")
         assert "Wait for the reply" in text(panel)
     assert len(session.turns) == 1
-    assert "is being asked ●" not in text(panel)
+    assert "being asked just now" in text(panel)
+    assert "●" not in text(panel)
 
 
 def test_deleted_meanwhile(panel: Panel, sessions: Sessions) -> None:
@@ -264,7 +269,8 @@ def test_hostile_model(panel: Panel, sessions: Sessions) -> None:
     assert "&lt;img src=x onerror=alert(1)&gt; evil" in html(panel)
 
 
-def test_little_is_sent(panel: Panel, sessions: Sessions, sent: list[dict[str, Any]]) -> None:
+@pytest.mark.usefixtures("panel")
+def test_little_is_sent(sessions: Sessions, sent: list[dict[str, Any]]) -> None:
     """A turn sends a few short messages, as many for the thousandth as for the third; no change sends nothing."""
     session = known(sessions, "tutor", 2)
 
@@ -380,12 +386,16 @@ def test_panel_in_a_kernel() -> None:
         assert kernel.run("%unload_ext chatmagic").of("comm_close")
 
 
-def test_strict_nbval(tmp_path: Path, pytester: pytest.Pytester) -> None:
+def test_strict_nbval(tmp_path: Path) -> None:
     """A notebook with a panel, saved by nbclient, passes strict nbval."""
     cells = ["%load_ext chatmagic", "%chat panel", "%%chat tutor -m demo\nhi", "%chat", "%chat use tutor"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, kernel_name="python3").execute()
-    nbformat.write(notebook, tmp_path / "panel.ipynb")
+    write_notebook(tmp_path / "panel.ipynb", cells)
+    execute = [sys.executable, "-m", "jupyter", "execute", "--inplace", "panel.ipynb"]
+    subprocess.run(execute, capture_output=True, check=True, cwd=tmp_path)
+    saved = (tmp_path / "panel.ipynb").read_text()
+    assert "chatmagic panel" in saved
+    assert "widget-view" in saved
 
-    ran = pytester.runpytest_subprocess("--nbval", "--nbval-current-env", str(tmp_path / "panel.ipynb"))
-    ran.assert_outcomes(passed=len(cells))
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "panel.ipynb"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert f"{len(cells)} passed" in ran.stdout, ran.stdout

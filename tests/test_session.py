@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session, Sessions, State, Tree, session_name
 from chatmagic.conversation.settings import NOTHING, Settings, checked
-from chatmagic.errors import SessionError
+from chatmagic.errors import ChatMagicWarning, SessionError
 
 UNKNOWN = Usage()
 
@@ -906,3 +906,25 @@ def test_two_who_start_the_same_session_get_the_same(two: Sessions) -> None:
     assert two.find("later") is first
     two.keep(first)
     assert two["later"] is first
+
+
+def test_a_failing_watcher_breaks_nothing(two: Sessions) -> None:
+    """Whoever watches and fails is warned about; the act is done, and the others hear of it."""
+    heard: list[str] = []
+    two.watchers += [lambda: 1 / 0, lambda: heard.append("changed")]  # type: ignore[list-item]
+
+    with pytest.warns(ChatMagicWarning, match="ZeroDivisionError"):
+        two["a"].clear()
+    assert two["a"].turns == []
+    assert heard == ["changed"]
+
+
+def test_what_can_be_undone_and_redone_is_known(two: Sessions) -> None:
+    """can_undo and can_redo say beforehand whether undo and redo will do something."""
+    assert (two.can_undo, two.can_redo) == (True, False)
+    two.undo()
+    assert (two.can_undo, two.can_redo) == (False, True)
+    two.rename("a", "z")
+    two.undo()
+    two["a"].add(Turn("more", "text"))
+    assert (two.can_undo, two.can_redo) == (True, False)

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import threading
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
-from chatmagic.errors import SessionError
+from chatmagic.errors import ChatMagicWarning, SessionError
 
 __all__ = ["Act", "Session", "Sessions", "State", "Tree", "session_name"]
 
@@ -326,26 +327,52 @@ class Sessions:
             raise
         return done
 
-    def _undo_one(self) -> str | None:
+    @property
+    def can_undo(self) -> bool:
+        """True if there is an act to undo."""
+        return self._to_undo() is not None
+
+    @property
+    def can_redo(self) -> bool:
+        """True if there is an act to redo."""
+        return self._to_redo() is not None
+
+    def _to_undo(self) -> Move | Session | None:
+        """Return the move that comes next in undoing, or the session whose newest act does."""
         session = self._by_name.get(self.current)
         acts = session.done if session else []
         moves = [move for move in self._moves if move.session is session or move.new is None]
         if moves and (not acts or moves[-1].stamp > acts[-1].stamp):
-            return self._revert(moves[-1])
-        return session.undo()[0].what if session and acts else None
+            return moves[-1]
+        return session if acts else None
 
-    def _redo_one(self) -> str | None:
+    def _to_redo(self) -> Move | Session | None:
+        """Return the move that comes next in redoing, or the session whose act does."""
         session = self._by_name.get(self.current)
         acts = session.undone if session else []
+        newest = session.done[-1].stamp if session and session.done else -1
         back = self._moved_back
         moves = [move for move in back if move.session is session or move.new is None or move.current == self.current]
-        if moves and session and session.done and session.done[-1].stamp > moves[-1].stamp:
-            moves = []  # what came after it ends what can be redone
-        if moves and (not acts or moves[-1].stamp < acts[0].stamp):
-            self._apply(moves[-1])
-            self._moved_back.remove(moves[-1])
-            return moves[-1].what
-        return session.redo()[0].what if session and acts else None
+        # What was done after a move ends that it can be redone.
+        if moves and moves[-1].stamp > newest and (not acts or moves[-1].stamp < acts[0].stamp):
+            return moves[-1]
+        return session if acts else None
+
+    def _undo_one(self) -> str | None:
+        step = self._to_undo()
+        if isinstance(step, Session):
+            return step.undo()[0].what
+        return self._revert(step) if step else None
+
+    def _redo_one(self) -> str | None:
+        step = self._to_redo()
+        if isinstance(step, Session):
+            return step.redo()[0].what
+        if step is None:
+            return None
+        self._apply(step)
+        self._moved_back.remove(step)
+        return step.what
 
     def _move(self, what: str, session: Session, old: str | None, new: str | None) -> None:
         self._apply(Move(what, session, old, new, self.current, next(_stamps)))
@@ -389,7 +416,10 @@ class Sessions:
 
     def _changed(self) -> None:
         for watcher in list(self.watchers):
-            watcher()
+            try:
+                watcher()
+            except Exception as exc:  # whoever only looks must not break what he looks at
+                warnings.warn(f"a watcher failed with {type(exc).__name__}: {exc}", ChatMagicWarning, stacklevel=2)
 
     def near(self, name: str) -> str | None:
         """Return the known name that *name* may be a slip of; names that differ in a number only are no slips."""

@@ -23,7 +23,8 @@ _TEXT = "chatmagic panel (run this cell to see it)"
 _STYLE = """<style>
 .chatmagic-panel { max-width: 46em; padding: 4px 2px; container-type: inline-size; }
 .chatmagic-panel .widget-inline-hbox .widget-label { width: auto; margin-right: 8px; }
-.chatmagic-panel .widget-html, .chatmagic-panel .widget-html-content { width: 100%; height: auto; line-height: 1.5; }
+.chatmagic-panel .widget-text .widget-label { position: absolute; width: 1px; clip-path: inset(50%); }
+.chatmagic-panel .widget-html, .chatmagic-panel .widget-html-content { width: auto; height: auto; line-height: 1.5; }
 .chatmagic-panel .widget-html-content { color: var(--jp-ui-font-color1, inherit); overflow-wrap: anywhere; }
 .chatmagic-panel table { border-collapse: collapse; margin: 2px 0; font-variant-numeric: tabular-nums; }
 .chatmagic-panel :is(th, td) { padding: 1px 0 1px 24px; text-align: right; font-weight: normal; white-space: nowrap; }
@@ -57,6 +58,7 @@ class Panel:
             description="Session", tooltip="The current session", layout=Layout(width="auto", flex="1 1 250px")
         )
         self._name = Text(
+            description="Name of a new session",  # for screen readers
             placeholder="new session",
             tooltip="Name of a new session",
             continuous_update=False,
@@ -126,10 +128,9 @@ class Panel:
         with self._choice.hold_sync():
             self._choice.options = tuple(options)
             self._choice.value = name
-        back, forth = _ways(sessions, current)
         self._clear.disabled = not (current and (current.last or current.state.line))
-        self._undo.disabled = not back
-        self._redo.disabled = not forth
+        self._undo.disabled = not sessions.can_undo
+        self._redo.disabled = not sessions.can_redo
         model = (current.settings if current else Settings()).over(self._defaults()).model
         asked = [session.name for session, count in list(sessions.busy.items()) if count > 0]
         self._status.value = status(model, asked, total, _hint(known, name), self._note)
@@ -188,15 +189,6 @@ class Panel:
         if self._sessions.busy[session] > 0:
             raise SessionError(f"{session.name!r} is being asked just now. Wait for the reply, or stop it")
         return session
-
-
-def _ways(sessions: Sessions, session: Session | None) -> tuple[bool, bool]:
-    """Say whether there is something to undo, and to redo."""
-    mine = [move.session is session or move.new is None for move in sessions._moves]
-    again = [
-        move.session is session or move.new is None or move.current == sessions.current for move in sessions._moved_back
-    ]
-    return any(mine) or bool(session and session.done), any(again) or bool(session and session.undone)
 
 
 def _hint(known: Container[str], name: str) -> str:
