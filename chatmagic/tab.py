@@ -41,14 +41,14 @@ def install(shell: InteractiveShell, known: Callable[[], Known]) -> Callable[[],
     # First of all, so that nobody is asked in vain and nobody's matches are mixed in.
     @context_matcher(priority=1000, identifier="chatmagic")  # type: ignore[untyped-decorator]  # IPython's
     def match(context: CompletionContext) -> SimpleMatcherResult:
+        if "%chat" not in context.full_text:
+            return {"completions": []}
         # Imported at the first Tab, so that %load_ext stays quick.
         from chatmagic.complete import Expression, at_cursor
 
-        found = None
-        if "%chat" in context.full_text:
-            found = at_cursor(context.full_text, context.cursor_line, context.cursor_position, known())
+        found = at_cursor(context.full_text, context.cursor_line, context.cursor_position, known())
         if found is None:
-            return {"completions": [], "suppress": False}
+            return {"completions": []}
         if isinstance(found, Expression):
             return _python(completer, found.source)
         return _result(found.fragment, [SimpleCompletion(text, type=found.kind) for text in found.texts])

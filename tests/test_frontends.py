@@ -92,12 +92,12 @@ def test_first_chat_in_a_terminal(terminal: Terminal) -> None:
 
 def test_reply_grows_in_a_terminal(terminal: Terminal) -> None:
     """The first words can be read before the last ones have come."""
-    terminal.type("%%chat grows -m demo --set pace=20\n30 words")
+    terminal.type("%%chat grows -m demo --set pace=10\n20 words")
     before = terminal.wait_for("word3 ")
 
     assert before == "word1 word2 "
-    assert "word30" not in terminal.unread
-    assert "word30\n" in terminal.wait_for(TYPING)
+    assert "word10" not in terminal.unread  # which is in the same line
+    assert "word20\n" in terminal.wait_for(TYPING)
 
 
 def test_context_is_kept_in_a_terminal(terminal: Terminal) -> None:
