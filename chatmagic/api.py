@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from chatmagic.conversation.messages import Message, Turn, Usage
-from chatmagic.conversation.session import Session, Sessions
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings, checked
 
 __all__ = ["Ask", "Chat"]

@@ -12,7 +12,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Config
 
-from chatmagic.conversation.session import Session, Sessions
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError
 from chatmagic.line import SETTINGS, Form, Option, settings

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 from chatmagic.conversation.messages import Turn, Usage
-from chatmagic.conversation.session import Session, Sessions
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.panel import Panel
 from chatmagic.display.usage import Sums, status

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatmagic.conversation.messages import Message, Turn, Usage
-from chatmagic.conversation.session import Session, Sessions, State, Tree, session_name
+from chatmagic.conversation.session import Session, State, Tree, session_name
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import NOTHING, Settings, checked
 from chatmagic.errors import ChatMagicWarning, SessionError
 

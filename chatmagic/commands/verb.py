@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chatmagic.conversation.session import Sessions
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Page
 from chatmagic.line import Form

@@ -10,7 +10,8 @@ from typing import Any
 from IPython.display import publish_display_data
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
-from chatmagic.conversation.session import Session, Sessions
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.usage import Sums, status, turns
 from chatmagic.errors import ChatMagicError, SessionError
