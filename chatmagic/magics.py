@@ -119,7 +119,9 @@ class Kernel:
     @property
     def in_notebook(self) -> bool:
         """True where there is a front end that shows HTML and widgets."""
-        return self.magics is not None and hasattr(self.magics.shell, "kernel")
+        from chatmagic.display.render import shows_updates
+
+        return self.magics is not None and hasattr(self.magics.shell, "kernel") and shows_updates()
 
     def show_panel(self) -> bool:
         """Show the panel, another view of the same one each time; return False where none can be shown."""

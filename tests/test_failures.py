@@ -279,9 +279,6 @@ def test_a_timeout_says_what_was_slow(exc: Exception, retryable: bool, told: str
 # Retry-After
 
 
-NOW = datetime.now(UTC)
-
-
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -315,15 +312,16 @@ def test_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> 
 
 
 @pytest.mark.parametrize(
-    "date",
+    "written",
     [
-        pytest.param(format_datetime(NOW + timedelta(hours=1), usegmt=True), id="GMT"),
-        pytest.param(format_datetime((NOW + timedelta(hours=1)).replace(tzinfo=None)), id="no zone"),
-        pytest.param((NOW + timedelta(hours=1)).strftime("%a %b %d %H:%M:%S %Y"), id="as C writes it"),
+        pytest.param(lambda date: format_datetime(date, usegmt=True), id="GMT"),
+        pytest.param(lambda date: format_datetime(date.replace(tzinfo=None)), id="no zone"),
+        pytest.param(lambda date: date.strftime("%a %b %d %H:%M:%S %Y"), id="as C writes it"),
     ],
 )
-def test_retry_after_may_be_a_date(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_may_be_a_date(written: Callable[[datetime], str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A date is a moment in UTC, in whatever zone this machine is."""
+    date = written(datetime.now(UTC) + timedelta(hours=1))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:

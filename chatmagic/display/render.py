@@ -45,20 +45,14 @@ class NotebookView:
         self._over = threading.Event()
         self._painter: threading.Thread | None = None
         self._painted = False
-        self._instead: TerminalView | None = None
 
     def start(self, session: str, model: str) -> None:
         """Remember whose reply it is."""
         self._line = f"{session} · {model}"
         self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
-        if not shows_updates():
-            self._instead = TerminalView()
 
     def show(self, event: Event) -> None:
         """Take the event, and let the painter know."""
-        if self._instead:
-            self._instead.show(event)
-            return
         match event:
             case Delta(text):
                 self._text.append(text)
@@ -80,17 +74,11 @@ class NotebookView:
 
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
         """Paint the whole turn as the one output that stays."""
-        if self._instead:
-            self._instead.finish(session, turn, notices)
-            return
         self._end()
         self._paint(turn_page(session, turn, notices))
 
     def fail(self, notices: Sequence[str]) -> None:
         """Leave nothing but the *notices*."""
-        if self._instead:
-            self._instead.fail(notices)
-            return
         self._end()
         if notices:
             self._paint(lines_page(notices))
