@@ -91,7 +91,7 @@ class Sessions:
         try:
             yield
         finally:
-            self.busy[session] -= 1
+            self.busy -= Counter([session])  # and not [session] -= 1, which keeps what is 0
             self._changed()
 
     def new(self, name: str, own: Settings = NOTHING) -> Session:

@@ -30,7 +30,7 @@ class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen. In a console on a kernel the reply is written as in a terminal.
+    leaves a clock on the screen.
     """
 
     def __init__(self, publish: Callable[..., None] = publish_display_data) -> None:

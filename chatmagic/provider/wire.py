@@ -14,6 +14,7 @@ import httpx2
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.engine import Delta, Event, Finished, Reasoning, Used
+from chatmagic.plain import one_line
 from chatmagic.provider.failures import no_reply, server_error
 
 __all__ = ["events", "json_object"]
@@ -59,7 +60,7 @@ class _Answer:
                 yield Delta(text)
         if (reason := choice.get("finish_reason")) and isinstance(reason, str):
             # The protocol ends a refusal with "stop", in a later chunk.
-            yield Finished("refusal" if self._refused and reason == "stop" else reason)
+            yield Finished("refusal" if self._refused and reason == "stop" else one_line(reason, limit=40))
 
     def rest(self) -> Iterator[Event]:
         """Yield what is left when no chunk follows."""
