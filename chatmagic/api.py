@@ -9,6 +9,7 @@ from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings, checked
+from chatmagic.errors import LineError
 
 __all__ = ["Ask", "Chat"]
 
@@ -71,6 +72,8 @@ class Chat:
         Raises:
             ChatMagicError: there is no reply; the conversation is as it was.
         """
+        if not isinstance(text, str):
+            raise LineError(f"a prompt is text, not {type(text).__name__}")
         said = {"model": model, "system": system}
         options: Settings = checked({**{key: value for key, value in said.items() if value is not None}, **parameters})
         return self._ask(self._session, text, options=options, once=once, display=display)

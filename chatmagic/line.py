@@ -6,14 +6,15 @@ import difflib
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatmagic.conversation.settings import Settings, checked
+from chatmagic.conversation.settings import FILLED_IN, Settings, checked
 from chatmagic.errors import LineError
 
-__all__ = ["SETTINGS", "Form", "Option", "Word", "assignments", "nearest", "settings", "split"]
+__all__ = ["SETTINGS", "Form", "Option", "Word", "assignments", "columns", "nearest", "settings", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,12 @@ class Form:
             if name in option.names:
                 return option
         known = [each for option in self._all_options for each in option.names]
+        advice = nearest(name, known)
         key = name.removeprefix("--").replace("-", "_")
-        settable = "--set" in known and name.startswith("--") and key.isidentifier()
-        hint = f" A request parameter is set with --set {key}=VALUE." if settable else ""
-        raise LineError(f"{self.magic} has no option {name!r}{nearest(name, known)}{hint} See {self.help_line}")
+        settable = "--set" in known and name.startswith("--") and key.isidentifier() and key not in FILLED_IN
+        if advice == "." and settable:
+            advice = f". A request parameter is set with --set {key}=VALUE."
+        raise LineError(f"{self.magic} has no option {name!r}{advice} See {self.help_line}")
 
     def _fitted(self, bare: Sequence[str]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -160,9 +163,9 @@ class Form:
     @property
     def help(self) -> str:
         """The form with all its options, as text."""
-        width = max(len(option.usage) for option in self._all_options) + 2
-        options = [f"  {option.usage:{width}}{option.help}" for option in self._all_options]
-        return "\n".join([f"{self.usage}\n\n{self.summary}\n", *([self.more, ""] * bool(self.more)), *options])
+        options = columns((option.usage, option.help) for option in self._all_options)
+        more = [wrapped(self.more), ""] if self.more else []
+        return "\n".join([self.usage, "", wrapped(self.summary), "", *more, options])
 
 
 SETTINGS = (
@@ -199,12 +202,15 @@ def assignments(texts: Iterable[str], pairs: Iterable[tuple[str, Any]] = ()) -> 
 def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise LineError(f'{text!r} is not KEY=VALUE; a value with blanks needs quotes: system="You are brief."')
+        raise LineError(f"{text!r} is not KEY=VALUE: temperature=0, or with blanks in it system='Be brief.'")
     if key in ("model", "system"):
         return key, value
     try:
         return key, json.loads(value, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
+        if value.startswith(('{"', '["')):
+            whole = f'{key}={{"a": 1}}'
+            raise LineError(f"{text!r} is no whole JSON. A value with blanks is quoted as a whole: '{whole}'") from None
         return key, value
 
 
@@ -237,10 +243,25 @@ def split(line: str) -> list[Word]:
             words.append(Word(match["head"] + match["text"], quoted=not match["head"]))
         elif re.match(r"""(?:-{0,2}[^\W\d][\w.-]*=){0,2}\"""", match["bare"]):
             begin = match["bare"].partition('"')[2][:20]
-            raise LineError(f"the quote before {begin!r} is never closed (a blank must follow its end)")
+            raise LineError(
+                f"the quote before {begin!r} is never closed (a blank must follow its end). "
+                "A value with blanks is quoted as a whole: 'KEY={\"a\": 1}'"
+            )
         else:
             words.append(Word(match["bare"]))
     return words
+
+
+def wrapped(text: str, before: str = "", after: str = "") -> str:
+    """Break *text* into lines that fit an output cell; *before* stands before the first, *after* before the others."""
+    return textwrap.fill(text, 92, initial_indent=before, subsequent_indent=after, break_on_hyphens=False)
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Set rows of a name and what it is about below each other."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 4
+    return "\n".join(wrapped(text, f"  {name}".ljust(width), " " * width) for name, text in rows)
 
 
 def nearest(name: str, known: Iterable[str], before: str = "") -> str:

@@ -52,8 +52,8 @@ CELL = Form(
         Option(("--raw",), "fill in no {{ expression }}"),
     ),
     more=(
-        "An unknown SESSION is started. -m, -s and --set hold for the rest of the conversation, the other options for\n"
-        "this cell. {{ expression }} in the prompt is replaced by its value; \\{{ stands for {{ itself."
+        "An unknown SESSION is started. -m, -s and --set hold for the rest of the conversation, the other options for "
+        "this cell. {{ expression }} in the prompt, with blanks inside the braces, is replaced by its value."
     ),
     surplus="the prompt goes on the next line, found {word!r}",
 )
@@ -90,6 +90,9 @@ class Kernel:
     def ask(self, session: Session, prompt: str, *, renderer: Renderer, current: bool = False, **how: Any) -> Turn:
         """Run one turn. A session that gets its first one is known from then on, and *current* if that is wanted."""
         from chatmagic.engine import Retry, run_turn
+
+        if not prompt.strip():
+            raise LineError("the prompt is empty: write it below the line with %%chat")
 
         def keep(session: Session, _: Turn) -> None:
             self.sessions.keep(session)
@@ -182,15 +185,13 @@ class ChatMagic(Magics):
     @no_var_expand
     @cell_magic("chat")  # type: ignore[arg-type]  # IPython types its decorators for functions without self
     def ask(self, line: str, cell: str) -> None:
-        """Ask the text of the cell in a conversation; %chat --help tells all."""
+        """Ask the text of the cell in a conversation."""
         values = CELL.read(line)
         if values["help"]:
-            self._show(self._overview())
+            self._show(_overview())
             return
         options = settings(values)
         prompt = _raw(self.shell, line, cell)
-        if not prompt.strip():
-            raise LineError("the prompt is empty: write it below the line with %%chat")
         if not values["raw"]:
             prompt = self._filled(prompt)
         name = values["session"] or kernel.sessions.current
@@ -203,13 +204,13 @@ class ChatMagic(Magics):
             options=options,
             once=bool(values["once"]),
             stream=not values["no-stream"],
-            notices=_about(session),
+            notices=[] if values["once"] else _about(session),
         )
 
     @no_var_expand
     @line_magic("chat")  # type: ignore[arg-type]  # as above
     def command(self, line: str) -> None:
-        """Choose, look at and change conversations; %chat --help tells all."""
+        """Choose, look at and change conversations."""
         from chatmagic.commands import run
         from chatmagic.commands.verb import Desk
 
@@ -220,15 +221,20 @@ class ChatMagic(Magics):
 
         return fill(prompt, lambda expression: eval(expression, self.shell.user_ns))  # noqa: S307 - the user's own code
 
-    def _overview(self) -> str:
-        from chatmagic.commands import overview
-
-        return overview(CELL)
-
     def _show(self, answer: Any) -> None:
         from chatmagic.display.render import show
 
         show(answer)
+
+
+def _overview() -> str:
+    from chatmagic.commands import overview
+
+    return overview(CELL)
+
+
+# IPython asks for it at %%chat? and %chat?
+ChatMagic.ask.__dict__["getdoc"] = ChatMagic.command.__dict__["getdoc"] = _overview
 
 
 def _about(session: Session) -> list[str]:

@@ -25,12 +25,9 @@ OWN = {
         ("openai:gpt-6-luna", "openai", "gpt-6-luna"),
         ("ollama:llama3.2", "ollama", "llama3.2"),
         ("ollama:llama3.2:3b", "ollama", "llama3.2:3b"),
-        ("llama3.2:3b", "openai", "llama3.2:3b"),
         ("openai:llama:7b", "openai", "llama:7b"),
         ("openai:http://x", "openai", "http://x"),
         ("ft:gpt-6-luna:org:name:id", "openai", "ft:gpt-6-luna:org:name:id"),
-        ("qwen2.5-coder:7b", "openai", "qwen2.5-coder:7b"),
-        ("meta-llama/Llama-3:free", "openai", "meta-llama/Llama-3:free"),
         ("demo", "demo", "demo"),
         ("demo:", "demo", "demo"),
         ("demo:other", "demo", "other"),
@@ -48,6 +45,19 @@ def test_a_model_name_leads_somewhere(model: str, endpoint: str, name: str) -> N
     found = target(model, OWN, {})
 
     assert (found.endpoint.name, found.model) == (endpoint, name)
+
+
+@pytest.mark.parametrize("model", ["llama3.2:3b", "qwen2.5-coder:7b", "meta-llama/Llama-3:free"])
+def test_a_colon_may_be_part_of_a_name(model: str) -> None:
+    """On a server that OPENAI_BASE_URL names, a model's name may hold a colon."""
+    assert target(model, OWN, {"OPENAI_BASE_URL": "http://localhost:4000/v1"}).model == model
+
+
+@pytest.mark.parametrize("model", ["mine:qwen3", "llama3.2:3b", "nope:", ":foo"])
+def test_nothing_goes_to_openai_by_mistake(model: str) -> None:
+    """OpenAI itself has no model with such a prefix: it was meant for a server that is not set, and is not sent."""
+    with pytest.raises(EndpointError, match=f"no endpoint '{model.partition(':')[0]}' .known: openai, ollama"):
+        target(model, OWN, {})
 
 
 @pytest.mark.parametrize(

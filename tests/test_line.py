@@ -110,7 +110,8 @@ def test_open_quote(line: str, begin: str) -> None:
     with pytest.raises(LineError) as caught:
         split(line)
 
-    assert str(caught.value) == f"the quote before {begin!r} is never closed (a blank must follow its end)"
+    told = f"the quote before {begin!r} is never closed (a blank must follow its end). A value with blanks is quoted as"
+    assert str(caught.value).startswith(told)
 
 
 @given(LINES)
@@ -245,7 +246,7 @@ def test_words(form: Form, line: str, expected: dict[str, Any]) -> None:
         pytest.param(CELL, "--modle x", "%%chat has no option '--modle'. Did you mean --model?", id="near"),
         pytest.param(CELL, "--modle=x", "no option '--modle'. Did you mean --model?", id="near, with a value"),
         pytest.param(USE, "--zzzz", "%chat use has no option '--zzzz'. See %chat use --help", id="near to nothing"),
-        pytest.param(CELL, "--seed 1", "is set with --set seed=VALUE. See %chat --help", id="a request parameter"),
+        pytest.param(CELL, "--top_k 1", "is set with --set top_k=VALUE. See %chat --help", id="a request parameter"),
         pytest.param(CELL, "--mod x", "no option '--mod'", id="no abbreviations"),
         pytest.param(CELL, "-mgpt", "no option '-mgpt'. See %chat --help", id="no value glued to a short name"),
         pytest.param(CELL, "-1", "no option '-1'. See %chat --help", id="a number is no option"),
@@ -421,7 +422,8 @@ def test_no_assignment(text: str) -> None:
     with pytest.raises(LineError) as caught:
         assignments([text])
 
-    assert f'{text!r} is not KEY=VALUE; a value with blanks needs quotes: system="You are brief."' in str(caught.value)
+    told = f"{text!r} is not KEY=VALUE: temperature=0, or with blanks in it system='Be brief.'"
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("line", ["-m a --set model=b", "--set model=b -m a"], ids=["option before", "option behind"])

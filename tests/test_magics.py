@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 import threading
@@ -307,6 +306,10 @@ def test_cell_and_execution_are_on_the_turn(shell: InteractiveShell) -> None:
         ("%chat write me a poem", "LineError", ["%%chat", "prompt"]),
         ("%chat set temperature 0", "LineError", ["'temperature'"]),
         ("%chat new a --set model=", "", []),
+        ("%chat undo 0", "LineError", ["'0'", "1"]),
+        ("%chat -h", "LineError", ["'-h'", "--help"]),
+        ('%%chat --set f={"a": 1}\nhi', "LineError", ["as a whole"]),
+        ("%%chat --stream\nhi", "LineError", ["no option '--stream'", "--no-stream"]),
     ],
 )
 def test_bad_input(shell: InteractiveShell, far: FakeClient, code: str, error: str, fragments: list[str]) -> None:
@@ -561,7 +564,37 @@ def test_handle_keeps_to_the_grammar(kernel: magics.Kernel) -> None:
         chatmagic.session("no way")
 
 
-def test_magics_have_docstrings() -> None:
-    """%%chat? and %chat? say something."""
-    assert inspect.getdoc(magics.ChatMagic.ask)
-    assert inspect.getdoc(magics.ChatMagic.command)
+@pytest.mark.parametrize("code", ["%%chat?", "%chat?", "?%chat"])
+def test_question_mark_is_help(shell: InteractiveShell, capsys: pytest.CaptureFixture[str], code: str) -> None:
+    """%%chat? and %chat? show what --help shows."""
+    good(shell, "%chat --help")
+    help_text = capsys.readouterr().out.strip()
+    good(shell, code)
+
+    assert help_text in capsys.readouterr().out
+
+
+def test_help_fits_an_output_cell(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """No line of the help is so long that a notebook breaks it."""
+    good(shell, "%chat --help")
+
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 92
+
+
+def test_nothing_changed_is_no_act(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Setting what is so already, or unsetting what is not set, is no act that undo would be spent on."""
+    good(shell, "%chat set model=x")
+    good(shell, "%chat set temperature= model=x")
+
+    assert "nothing has changed" in capsys.readouterr().out
+    good(shell, "%chat undo")
+    assert "Undone: set model." in capsys.readouterr().out
+
+
+def test_python_refuses_what_a_cell_refuses(kernel: magics.Kernel, far: FakeClient) -> None:
+    """An empty prompt, or one that is no text, is an error in Python, too."""
+    assert kernel
+    for prompt in ("", " \n", 3):
+        with pytest.raises(ChatMagicError, match="prompt is"):
+            chatmagic.session("a").ask(prompt)  # type: ignore[arg-type]  # that is the point
+    assert far.requests == []

@@ -232,10 +232,11 @@ def test_busy(panel: Panel, sessions: Sessions) -> None:
     session = known(sessions, "tutor", 1)
     with sessions.asking(session):
         assert "● tutor is being asked" in text(panel)
-        click(panel, "Clear")
+        assert enabled(panel) == set()
+        named(panel, "Clear").click()  # from a page that has not heard of it yet
         assert "Wait for the reply" in text(panel)
     assert len(session.turns) == 1
-    assert "being asked just now" in text(panel)
+    assert "Clear" in enabled(panel)
     assert "●" not in text(panel)
 
 
@@ -287,7 +288,7 @@ def test_little_is_sent(sessions: Sessions, sent: list[dict[str, Any]]) -> None:
     for _ in range(1000):
         say(session, "p")
     late = turn()
-    assert early[0] == late[0] <= 4
+    assert early[0] == late[0] <= 8
     assert late[1] <= early[1] + 40 <= 2500
 
     sent.clear()

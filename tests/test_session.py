@@ -497,9 +497,16 @@ class Model:
                 return self.move(count, count)
             case Clear() if not self.moment.line and not self.moment.asked:
                 return False
+            case Set() if self.same(self.after(step)):
+                return True
         self.moments[self.now + 1 :] = [self.after(step)]
         self.now += 1
         return True
+
+    def same(self, moment: Moment) -> bool:
+        """Nothing is set by a moment that differs in nothing."""
+        own = [{key: value for key, value in each.own.items() if value != ""} for each in (moment, self.moment)]
+        return own[0] == own[1] and moment.asked == self.moment.asked
 
     def after(self, step: Step) -> Moment:
         now = self.moment

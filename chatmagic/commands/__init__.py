@@ -5,7 +5,7 @@ from __future__ import annotations
 from chatmagic.commands import history, models, sessions, settings
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
-from chatmagic.line import Form, nearest
+from chatmagic.line import Form, columns, nearest
 
 __all__ = ["VERBS", "overview", "run"]
 
@@ -33,11 +33,12 @@ def _unknown(name: str, rest: str, desk: Desk) -> str:
         return f"{name!r} is a session, not a verb. Did you mean %chat use {name}?"
     if len(rest.split()) > 1 or name.endswith("?"):
         return "%chat takes a verb, not a prompt. A prompt goes into a cell: %%chat on its first line, the prompt below"
+    if name.startswith("-"):
+        return f"%chat has no option {name!r}. See %chat --help"
     return f"no verb {name!r}{nearest(name, [*VERBS, '--help'], '%chat ')} Known: {', '.join(VERBS)}"
 
 
 def overview(cell: Form) -> str:
     """Return the help for all of ``%%chat`` and ``%chat``."""
-    width = max(len(verb.form.usage) for verb in VERBS.values()) + 2
-    verbs = [f"  {verb.form.usage:{width}}{verb.form.summary}" for verb in VERBS.values()]
-    return "\n".join([cell.help, "", "Verbs (each with --help):", "", *verbs])
+    verbs = columns((verb.form.usage, verb.form.summary) for verb in VERBS.values())
+    return "\n".join([cell.help, "", "Verbs (each with --help):", "", verbs])

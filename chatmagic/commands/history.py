@@ -6,7 +6,7 @@ from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
 from chatmagic.conversation.messages import Turn
-from chatmagic.display.page import conversation, table, tokens
+from chatmagic.display.page import conversation, ending, table, tokens
 from chatmagic.errors import LineError
 from chatmagic.line import Form
 from chatmagic.plain import one_line
@@ -38,7 +38,7 @@ def _history(desk: Desk, values: dict[str, Any]) -> Answer:
 
 
 def _ending(turn: Turn) -> str:
-    return tokens(turn.usage) if turn.status == "complete" else f"{tokens(turn.usage)}, {turn.status}"
+    return ", ".join([tokens(turn.usage), *([ending(turn)] if ending(turn) else [])])
 
 
 def _undo(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -58,8 +58,8 @@ def _where(desk: Desk) -> str:
 
 def _number(text: str) -> int:
     digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
-        raise LineError(f"{text!r} is not a number")
+    if not (digits.isascii() and digits.isdecimal() and 0 < int(digits[:10]) < 10**9):
+        raise LineError(f"{text!r} is not a number from 1 up")
     return int(digits)
 
 

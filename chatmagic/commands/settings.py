@@ -15,10 +15,13 @@ __all__ = ["VERBS"]
 def _set(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.sessions.find(desk.sessions.current)
     if not values["key=value"]:
-        in_force = session.settings.over(desk.defaults).values
-        return table(["setting", "value"], [[key, _shown(value)] for key, value in sorted(in_force.items())])
+        own = session.settings.values
+        in_force = sorted({**desk.defaults.values, **own}.items())
+        rows = [[key, _shown(value), "" if key in own else "by default"] for key, value in in_force]
+        return table(["setting", "value", ""], rows)
     changes = assignments(values["key=value"])
-    session.set(changes)
+    if not session.set(changes):
+        return f"{session.name!r} has it so already; nothing has changed."
     desk.sessions.keep(session)
     told = [
         f"{key}={_shown(changes.values[key])}" if key in changes.values else f"{key} unset"

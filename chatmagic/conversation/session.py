@@ -138,11 +138,14 @@ class Session:
         self._act("clear", replace(self.state, head=None, line=NOTHING))
         return count
 
-    def set(self, changes: Settings) -> None:
-        """Change the session's own settings. They also replace what cells of the line had asked for."""
+    def set(self, changes: Settings) -> bool:
+        """Change the session's own settings, also where cells of the line had asked for something; False: no change."""
         own = Settings(changes.over(self.state.own).values)
-        what = "set " + " ".join(sorted(changes.keys))
-        self._act(what, replace(self.state, own=own, line=self.state.line.without(changes.keys)))
+        after = replace(self.state, own=own, line=self.state.line.without(changes.keys))
+        if after == self.state:
+            return False
+        self._act("set " + " ".join(sorted(changes.keys)), after)
+        return True
 
     @property
     def done(self) -> list[Act]:

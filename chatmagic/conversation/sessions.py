@@ -205,7 +205,7 @@ class Sessions:
 
     def _apply(self, move: Move) -> None:
         if move.new is None and move.old == self.current:
-            raise SessionError(f"{move.old!r} is the current session. Switch first: %chat use NAME")
+            raise SessionError(f"{move.old!r} is the current session. Switch first: %chat use NAME, or %chat new NAME")
         self._rename(move.session, move.old, move.new)
         if move.new is not None and move.old in (None, self.current):
             self.current = move.new

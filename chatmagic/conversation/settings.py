@@ -10,9 +10,9 @@ from typing import Any
 
 from chatmagic.errors import SettingError
 
-__all__ = ["NOTHING", "Settings", "checked"]
+__all__ = ["FILLED_IN", "NOTHING", "Settings", "checked"]
 
-_OURS = ("messages", "stream", "stream_options", "n")
+FILLED_IN = ("messages", "stream", "stream_options", "n")
 _RESERVED = ("context", "recall", "tools")
 
 
@@ -80,7 +80,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
         SettingError: a key that chatmagic itself fills, a value that is no JSON, a model or prompt that is no text.
     """
     for key, value in values.items():
-        if key in _OURS:
+        if key in FILLED_IN:
             raise SettingError(f"{key!r} cannot be set: chatmagic fills it in itself")
         if key in _RESERVED:
             raise SettingError(

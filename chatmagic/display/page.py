@@ -11,7 +11,7 @@ from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.plain import one_line, plain
 from chatmagic.version import __version__
 
-__all__ = ["Page", "conversation", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
+__all__ = ["Page", "conversation", "ending", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
@@ -103,14 +103,15 @@ def _cell(cell: str, tag: str, number: bool) -> str:
 
 def footer(session: str, turn: Turn) -> str:
     """Say in one line which session and model it was, what it used, and how it ended if not well."""
-    parts = [session, turn.model, tokens(turn.usage)]
+    stored = "" if turn.number else "not stored"
+    return " · ".join(filter(None, [session, turn.model, tokens(turn.usage), ending(turn), stored]))
+
+
+def ending(turn: Turn) -> str:
+    """Say how *turn* ended, if that was not as it should be."""
     if turn.status != "complete":
-        parts.append(turn.status)
-    elif turn.finish != "stop":
-        parts.append(f"ended by {turn.finish}")
-    if turn.number is None:
-        parts.append("not stored")
-    return " · ".join(parts)
+        return turn.status
+    return "" if turn.finish == "stop" else f"ended by {turn.finish}"
 
 
 def tokens(usage: Usage) -> str:

@@ -129,11 +129,12 @@ class Panel:
         with self._choice.hold_sync():
             self._choice.options = tuple(options)
             self._choice.value = name
-        self._clear.disabled = not (current and (current.last or current.state.line))
-        self._undo.disabled = not sessions.can_undo
-        self._redo.disabled = not sessions.can_redo
-        model = (current.settings if current else Settings()).over(self._defaults()).model
         asked = [session.name for session, count in list(sessions.busy.items()) if count > 0]
+        # A click waits until the running cell ends, and would then meet another session than the one it was aimed at.
+        self._clear.disabled = bool(asked) or not (current and (current.last or current.state.line))
+        self._undo.disabled = bool(asked) or not sessions.can_undo
+        self._redo.disabled = bool(asked) or not sessions.can_redo
+        model = (current.settings if current else Settings()).over(self._defaults()).model
         self._status.value = status(model, asked, total, _hint(known, name), self._note)
 
     def _chosen(self, change: Any) -> None:

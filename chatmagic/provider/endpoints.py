@@ -128,14 +128,15 @@ def target(model: str, endpoints: Mapping[str, Mapping[str, str]], environ: Mapp
         if not name:
             raise EndpointError(f"{prefix!r} is an endpoint and needs a model: -m {prefix}:MODEL")
         return Target(endpoint, name)
-    if colon:
-        _refuse_slip(prefix, rest, known)
     if not model.strip():
         raise EndpointError("the model has no name: -m MODEL or -m ENDPOINT:MODEL")
-    return Target(_endpoint("openai", known["openai"], environ), model)
+    endpoint = _endpoint("openai", known["openai"], environ)
+    if colon:
+        _refuse_slip(prefix, rest, known, endpoint)
+    return Target(endpoint, model)
 
 
-def _refuse_slip(prefix: str, rest: str, known: Mapping[str, object]) -> None:
+def _refuse_slip(prefix: str, rest: str, known: Mapping[str, object], endpoint: Endpoint) -> None:
     # What was meant for a model on this machine must not go out because of a letter.
     if prefix.lower() in ("http", "https"):
         raise EndpointError(
@@ -144,6 +145,9 @@ def _refuse_slip(prefix: str, rest: str, known: Mapping[str, object]) -> None:
     if near := difflib.get_close_matches(prefix.lower(), known, n=1, cutoff=0.75):
         model = f"openai:{prefix}:{rest}"
         raise EndpointError(f"no endpoint {prefix!r}. Did you mean {near[0]}:{rest}? A model of that name is {model}")
+    if endpoint.url == BUILT_IN["openai"]["url"] and prefix != "ft":
+        # OpenAI itself has no such names but "ft:…", so this was meant for a server that is not set (any more).
+        raise EndpointError(f"no endpoint {prefix!r} (known: {', '.join(known)}). Set it in ChatMagic.endpoints")
 
 
 def endpoint(name: str, endpoints: Mapping[str, Mapping[str, str]], environ: Mapping[str, str]) -> Endpoint:
