@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +17,14 @@ from chatmagic.conversation.context import ContextPolicy, everything
 from chatmagic.conversation.messages import Cell, Message, Status, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import NOTHING, Settings
-from chatmagic.errors import ChatMagicWarning, CutReplyError, InterruptedTurnError, RequestError, SettingError
+from chatmagic.errors import (
+    ChatMagicError,
+    ChatMagicWarning,
+    CutReplyError,
+    InterruptedTurnError,
+    RequestError,
+    SettingError,
+)
 
 __all__ = [
     "Client",
@@ -177,15 +187,36 @@ def run_turn(
     try:
         _listen(request, reply, client, renderer, retry, session)
     except BaseException:
-        renderer.fail(reply.notices[len(notices) :])
+        with _undisturbed():
+            renderer.fail(reply.notices[len(notices) :])
         raise
     turn = reply.turn(prompt, parent=parent, model=asked.model, settings=line, cell=cell)
-    if not once:
-        turn = session.add(turn)
-        _tell(on_turn, session, turn)
-    renderer.finish(session.name, turn, reply.notices)
+    with _undisturbed():
+        if not once:
+            turn = session.add(turn)
+            _tell(on_turn, session, turn)
+        renderer.finish(session.name, turn, reply.notices)
+    if reply.bug is not None:
+        raise reply.bug
     _raise_unless_complete(session, turn, reply.trouble)
     return turn
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off the user's stop to the end of the block: what has come must not get lost on its last few steps."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 class _Reply:
@@ -198,6 +229,7 @@ class _Reply:
         self.status: Status = "complete"
         self.finish: str | None = None
         self.trouble = ""
+        self.bug: Exception | None = None
         self._parts: list[str] = []
         self._thoughts: list[str] = []
         self._started, self._clock = time.time(), time.perf_counter()
@@ -222,6 +254,10 @@ class _Reply:
                 self.finish = reason
             case Sending(endpoint):
                 self.endpoint = endpoint
+                # Nothing of a try that failed belongs to the next one.
+                self.usage, self.finish = Usage(), None
+                self._parts.clear()
+                self._thoughts.clear()
             case Remark(text):
                 self.notices.append(text)
 
@@ -275,9 +311,11 @@ def _listen(
         if not reply.text.strip():
             raise InterruptedTurnError("stopped before the first word; nothing was stored") from None
         reply.end("interrupted", "stopped")
-    except RequestError as exc:
+    except Exception as exc:
         if not reply.text.strip():
             raise
+        if not isinstance(exc, ChatMagicError):
+            reply.bug = exc  # it comes through, but not at the price of what was said
         if reply.finish is None:
             reply.end("cut", str(exc))
     if not reply.text.strip():
@@ -309,7 +347,7 @@ def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry)
             yield from client.stream(request)
         except RequestError as exc:
             wait = 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25) if exc.retry_after is None else exc.retry_after  # noqa: S311 - no secret
-            if reply.text or not exc.retryable or attempt >= retry.tries or wait > retry.longest:
+            if reply.text.strip() or not exc.retryable or attempt >= retry.tries or wait > retry.longest:
                 if attempt > 1:
                     reply.notices.append(f"gave up after {attempt} tries")
                 raise

@@ -36,6 +36,8 @@ MAX_CODE = 20_000  # characters; longer code has no colours, because a single st
 LEXING_SECONDS = 0.3  # of the processor per 10 kB, which need a fifth of it; rows of blanks can take minutes
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+# Control characters, and what shows code in another order than it runs: https://trojansource.codes
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 _RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 # Without slashes, http:x is a path on the server of the page.
@@ -56,7 +58,7 @@ _LABEL = re.compile(r"\\label\s*\{[^{}]*\}")
 _ACTING_MACRO = re.compile(
     r"\\(?:[gex]?def|global|(?:future)?let|(?:re)?new(?:command|environment|tagform)|providecommand|usetagform"
     r"|Declare\w+|Newextarrow|definecolor|require|setOptions|mathtoolsset|href|url|includegraphics|html\w*|class|cssId"
-    r"|style|data|bbox|mmlToken|unicode|toggle|mathtip|texttip|csname|catcode|input|include|write)(?![A-Za-z])"
+    r"|(?:eq)?ref|style|data|bbox|mmlToken|unicode|toggle|mathtip|texttip|csname|catcode|input|include|write)(?![A-Za-z])"
 )
 
 # Lexers that were tried with much nonsense. Of the others some take minutes, and any may be a plugin.
@@ -79,7 +81,7 @@ def to_html(text: str) -> str:
 
     Formulas are left to MathJax, colours to the page's style sheet for Pygments. Threads may share it.
     """
-    return _cleaner().clean(_render(_SURROGATE.sub("\ufffd", text)))
+    return _cleaner().clean(_render(_SURROGATE.sub("\ufffd", _UNSEEN.sub("", text))))
 
 
 def _render(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from chatmagic.conversation.messages import Message, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.engine import Delta, Event, Finished, Reasoning, Remark, Request, Sending, Used, run_turn
-from chatmagic.errors import EndpointError, RequestError, UnreachableError
+from chatmagic.errors import EndpointError, InterruptedTurnError, RequestError, UnreachableError
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.testing import SpyRenderer
 from tests.server import CUT, HANG_UP, KEY, Answer, ChatServer, Wire, asking, chunk, said, sse, text_answer
@@ -725,14 +726,64 @@ def test_an_unusable_environment_is_said(monkeypatch: pytest.MonkeyPatch, name: 
     assert caught.value.__context__ is None
 
 
-def test_a_redirect_gets_no_key(server: ChatServer) -> None:
-    """A server that sends the request elsewhere does not send the key along."""
+def test_a_redirect_is_not_followed(server: ChatServer) -> None:
+    """A server that sends the request on to another host does not get the conversation sent there."""
     with ChatServer() as other:
         server.answers = [Answer(status=307, headers={"Location": f"{other.url}/chat/completions"})]
 
-        ask(OpenAIClient({"here": {"url": server.url, "key_env": "MINE"}}, environ={"MINE": KEY}))
+        with pytest.raises(
+            RequestError, match=f"sends on to {other.url}/chat/completions .307.; the conversation is not"
+        ):
+            ask(OpenAIClient({"here": {"url": server.url, "key_env": "MINE"}}, environ={"MINE": KEY}))
 
-        assert KEY not in str(other.headers)
+        assert other.bodies == []
+
+
+def test_models_that_are_stopped_show_no_key() -> None:
+    """Stopping a request for models is an error in one line, in whose frames no variable shows the key."""
+
+    def stop(_: httpx2.Request) -> httpx2.Response:
+        raise KeyboardInterrupt
+
+    client = OpenAIClient(transports={"openai": lambda: httpx2.MockTransport(stop)}, environ={"OPENAI_API_KEY": KEY})
+    with pytest.raises(InterruptedTurnError) as caught:
+        client.models("openai")
+
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "stopped" in shown
+    assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10**400}},
+            Usage(1, 2),
+        ),
+        ({"prompt_tokens": 10**400, "completion_tokens": 2}, Usage(None, 2)),
+        ({"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 6}}, Usage(5, 2)),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 3}},
+            Usage(5, 2),
+        ),
+    ],
+    ids=["cached beyond belief", "input beyond belief", "more cached than sent", "more thought than said"],
+)
+def test_usage_that_cannot_be_is_unknown(usage: dict[str, Any], expected: Usage) -> None:
+    """A count that no request can have is unknown, and does no harm to what shows it."""
+    events = Wire(sse(chunk("text"), chunk(finish="stop"), {"choices": [], "usage": usage})).ask()
+
+    assert Used(expected) in events
+
+
+def test_finish_reason_is_a_short_plain_word() -> None:
+    """What a server gives as the reason of an end is one short line without a key in it."""
+    events = Wire(sse(chunk("text"), chunk(finish=f"because\n\x1b[31m {KEY} " + "x" * 100))).ask()
+
+    reason = next(event.reason for event in events if isinstance(event, Finished))
+    assert reason.startswith("because [31m [key] xxx")
+    assert len(reason) <= 40
 
 
 # stream_options

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,14 @@ from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.engine import Delta, Finished, Reasoning, Remark, Retry, Sending, Used, Waiting, run_turn
-from chatmagic.errors import ChatMagicWarning, CutReplyError, InterruptedTurnError, RequestError, SettingError
+from chatmagic.errors import (
+    ChatMagicWarning,
+    CutReplyError,
+    EndpointError,
+    InterruptedTurnError,
+    RequestError,
+    SettingError,
+)
 from chatmagic.testing import FakeClient, SpyRenderer
 
 Ask = Callable[..., Turn]
@@ -155,6 +163,65 @@ def test_trouble_after_the_end_is_no_cut(ask: Ask, client: FakeClient) -> None:
     client._answers.append([Sending("fake"), Delta("whole"), Finished("stop"), RequestError("the connection broke")])
 
     assert ask("a").status == "complete"
+
+
+@pytest.mark.parametrize(
+    "trouble", [ZeroDivisionError("bug"), EndpointError("no header")], ids=["a bug", "another error"]
+)
+def test_text_is_kept_whatever_happens(ask: Ask, client: FakeClient, view: SpyRenderer, trouble: Exception) -> None:
+    """Not even a bug costs the text that had come: it is stored as cut, and the error comes through."""
+    client._answers.append([Sending("fake"), Delta("paid text"), trouble])
+    with pytest.raises(CutReplyError if isinstance(trouble, EndpointError) else type(trouble)):
+        ask("a")
+    ask("b")
+
+    assert view.turns[0].status == "cut"
+    assert [m.content for m in client.requests[1].messages] == ["a", "paid text", "b"]
+
+
+def test_nothing_of_a_failed_try_is_in_the_next_one(ask: Ask, client: FakeClient) -> None:
+    """What came of a try that failed before its first word (thoughts, usage, an ending) is not the next one's."""
+    failed: list[Any] = [Sending("fake"), Reasoning("OLD"), Delta("\n"), Used(Usage(9, 9)), Finished("length"), BUSY]
+    client._answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text")]]
+    with pytest.raises(CutReplyError):
+        ask("a", retry=retries([]))
+    session = Session("other")
+    client._answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text"), Finished("stop")]]
+    turn = ask("a", session, retry=retries([]))
+
+    assert (turn.reasoning, turn.reply, turn.usage, turn.finish) == ("NEW", "text", Usage(), "stop")
+
+
+class StopsAt(SpyRenderer):
+    """A renderer in which somebody presses Stop, at one of its steps."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self._step = step
+
+    def press(self, step: str) -> None:
+        if step == self._step:
+            signal.raise_signal(signal.SIGINT)
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        self.press("finish")
+        super().finish(session, turn, notices)
+
+
+@pytest.mark.parametrize("step", ["finish", "hook"])
+def test_a_stop_on_the_last_steps_loses_nothing(client: FakeClient, step: str) -> None:
+    """A stop that comes when the reply has come is obeyed when the turn is stored, shown and told of."""
+    session, view, told = Session("s"), StopsAt(step), list[Turn]()
+
+    def hook(_: Session, turn: Turn) -> None:
+        view.press("hook")
+        told.append(turn)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_turn(session, "a", client=client, renderer=view, defaults=Settings({"model": "m"}), on_turn=[hook])
+
+    assert session.turns == view.turns == told
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_end_without_a_reason_is_a_cut(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:

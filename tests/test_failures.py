@@ -658,3 +658,10 @@ def test_a_failure_leaves_the_client_usable(server: ChatServer) -> None:
             list(client.stream(asking(model="here:m")))
 
     assert Delta("fine") in list(client.stream(asking(model="here:m")))
+
+
+def test_a_file_in_a_message_is_no_link() -> None:
+    """JupyterLab makes a link of a file with a line number in an error: what a server says must not open files."""
+    exc = refused(Wire(answer(400, error("see ./victim.py:1 and a.b:22"))))
+
+    assert "./victim.py :1 and a.b :22" in str(exc)

@@ -83,8 +83,10 @@ def text_of(html: str) -> str:
         pytest.param("中文：**注意** `x`。", "<p>中文：<strong>注意</strong> <code>x</code>。</p>", id="CJK"),
         pytest.param("שלום `x` עולם", "<p><bdi>שלום <code>x</code> עולם</bdi></p>", id="right to left"),
         pytest.param("- אב\n- c", "<ul><li><bdi>אב</bdi></li><li>c</li></ul>", id="right to left in a list"),
-        pytest.param("a \u202eb\u2066c 👩‍🔬", "<p>a \u202eb\u2066c 👩‍🔬</p>", id="bidi marks and joined emoji"),
-        pytest.param("a\x00b\ud800c", "<p>a\ufffdb\ufffdc</p>", id="NUL and half a character"),
+        pytest.param(
+            "a \u202eb\u2066c\u200f 👩‍🔬", "<p>a bc\u200f 👩‍🔬</p>", id="what reorders a line goes, a mark stays"
+        ),
+        pytest.param("a\x00b\ud800c\x1b", "<p>ab\ufffdc</p>", id="control and half a character"),
         pytest.param("", "", id="nothing"),
     ],
 )

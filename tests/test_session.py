@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -625,11 +627,12 @@ def test_find_keeps_nothing() -> None:
 
 
 def test_keep_replaces_none() -> None:
-    """A session that is known keeps its name, though another one of that name is to be kept."""
+    """A session that is known keeps its name; another one of that name cannot be kept, and that is said."""
     sessions = Sessions()
     first, second = Session("tutor"), Session("tutor")
     sessions.keep(first)
-    sessions.keep(second)
+    with pytest.raises(SessionError, match="taken"):
+        sessions.keep(second)
 
     assert sessions["tutor"] is first
 
@@ -899,13 +902,83 @@ def test_watchers_hear_of_every_change(two: Sessions) -> None:
 
 
 def test_busy_while_asking(two: Sessions) -> None:
-    """A session is busy as long as it is asked, also when it is renamed meanwhile."""
+    """A session is busy as long as it is asked, and nothing is remembered of it afterwards."""
     session = two["a"]
     with two.asking(session):
-        two.rename("a", "z")
         assert two.busy[session] == 1
 
-    assert two.busy[session] == 0
+    assert not two.busy
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda s: s.idle("a"),
+        lambda s: s.undo(),
+        lambda s: s.redo(),
+        lambda s: s.rename("a", "z"),
+        lambda s: (s.use("b"), s.delete("a")),
+    ],
+    ids=["idle", "undo", "redo", "rename", "delete"],
+)
+def test_nothing_is_done_under_a_reply(two: Sessions, act: Callable[[Sessions], object]) -> None:
+    """While a session is asked, what the reply would undo is refused."""
+    with two.asking(two["a"]):
+        before = standing(two)[1]
+        with pytest.raises(SessionError, match="'a' is being asked just now"):
+            act(two)
+        assert standing(two)[1] == before
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda s: s.new("x"), lambda s: s.fork("x"), lambda s: s.rename("a", "x")],
+    ids=["new", "fork", "rename"],
+)
+def test_nobody_takes_the_name_of_a_session_that_begins(two: Sessions, act: Callable[[Sessions], object]) -> None:
+    """While the first reply of a session is awaited, its name is not to be had."""
+    draft = two.find("x")
+    with two.asking(draft), pytest.raises(SessionError, match="'x' is just being started"):
+        act(two)
+    two.keep(draft)
+
+    assert two["x"] is draft
+
+
+@pytest.mark.parametrize(
+    "act", [lambda s: (s.use("b"), s.delete("x")), lambda s: s.rename("x", "z")], ids=["deleted", "renamed"]
+)
+def test_a_name_that_is_free_again_is_new(two: Sessions, act: Callable[[Sessions], object]) -> None:
+    """Who asks under the name of a session that was deleted or renamed gets a new one, without its past."""
+    draft = two.find("x")
+    draft.add(Turn("secret", "text"))
+    two.keep(draft)
+    act(two)
+
+    assert two.find("x") is not draft
+    assert two.find("x").turns == []
+
+
+def test_forks_number_their_turns_together() -> None:
+    """Turns that two threads add to sessions of one tree at the same time get different numbers."""
+    sessions = Sessions()
+    origin = sessions.new("a")
+    fork = sessions.fork("b")
+    threads = [
+        threading.Thread(target=lambda each=each: [each.add(Turn("p", "r", parent=each.last)) for _ in range(500)])
+        for each in (origin, fork, origin, fork)
+    ]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert [turn.number for turn in origin.tree.turns] == list(range(1, 2001))
 
 
 def test_two_who_start_the_same_session_get_the_same(two: Sessions) -> None:

@@ -67,7 +67,7 @@ def _back(desk: Desk, name: str) -> str:
 
 
 def _clear(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.sessions[values["name"] or desk.sessions.current]
+    session = desk.sessions.idle(values["name"] or desk.sessions.current)
     asked = session.state.line
     count = session.clear()
     also = ", and what its cells had set" if asked else ""

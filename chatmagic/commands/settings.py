@@ -20,6 +20,8 @@ def _set(desk: Desk, values: dict[str, Any]) -> Answer:
         rows = [[key, _shown(value), "" if key in own else "by default"] for key, value in in_force]
         return table(["setting", "value", ""], rows)
     changes = assignments(values["key=value"])
+    if session.name in desk.sessions:
+        desk.sessions.idle(session.name)
     if not session.set(changes):
         return f"{session.name!r} has it so already; nothing has changed."
     desk.sessions.keep(session)

@@ -45,11 +45,13 @@ class Tree:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
+        self._growing = threading.Lock()  # forks share a tree
 
     def grow(self, turn: Turn) -> Turn:
         """Store *turn* under the next number."""
-        numbered = replace(turn, number=len(self.turns) + 1)
-        self.turns.append(numbered)
+        with self._growing:
+            numbered = replace(turn, number=len(self.turns) + 1)
+            self.turns.append(numbered)
         return numbered
 
     def __getitem__(self, number: int) -> Turn:

@@ -71,9 +71,8 @@ class Sessions:
 
     def keep(self, session: Session) -> None:
         """Make *session* known by its name."""
-        if session.name not in self._by_name:
-            self._by_name[session.name] = session
-            session.on_change = self._changed
+        if self._by_name.get(session.name) is not session:
+            self._rename(session, None, session.name)
             self._changed()
 
     def use(self, name: str) -> Session:
@@ -86,13 +85,24 @@ class Sessions:
     @contextmanager
     def asking(self, session: Session) -> Iterator[None]:
         """Say that *session* is being asked, as long as the block runs."""
-        self.busy[session] += 1
-        self._changed()
         try:
+            self.busy[session] += 1
+            self._changed()
             yield
         finally:
             self.busy -= Counter([session])  # and not [session] -= 1, which keeps what is 0
             self._changed()
+
+    def idle(self, name: str) -> Session:
+        """Return the session *name* if nobody is asking in it: what is done under a reply would be undone by it.
+
+        Raises:
+            SessionError: there is no such session, or it is being asked.
+        """
+        session = self[name]
+        if self.busy[session]:
+            raise SessionError(f"{session.name!r} is being asked just now. Wait for the reply, or stop it")
+        return session
 
     def new(self, name: str, own: Settings = NOTHING) -> Session:
         """Start an empty session with its own settings, and make it the current one."""
@@ -111,13 +121,13 @@ class Sessions:
 
     def rename(self, old: str, new: str) -> Session:
         """Call the session *old* *new* from now on."""
-        session, new = self[old], self._free(new)
+        session, new = self.idle(old), self._free(new)
         self._move(f"rename {session.name!r} to {new!r}", session, session.name, new)
         return session
 
     def delete(self, name: str) -> Session:
         """Forget the session *name*, until the act is undone."""
-        session = self[name]
+        session = self.idle(name)
         self._move(f"delete {session.name!r}", session, session.name, None)
         return session
 
@@ -140,6 +150,8 @@ class Sessions:
     def _repeat(
         self, count: int, verb: str, step: Callable[[], str | None], back: Callable[[], str | None]
     ) -> list[str]:
+        if self.current in self:
+            self.idle(self.current)
         done: list[str] = []
         try:
             while len(done) < count:
@@ -225,7 +237,11 @@ class Sessions:
         """Take the name *old* from *session* and give it *new*; its place in the list stays."""
         if new is not None and new in self._by_name:
             raise SessionError(f"the name {new!r} is taken by now. Rename that session first: %chat rename {new} NAME")
+        draft = self._drafts.get(new or "")
+        if draft is not None and draft is not session and self.busy[draft]:
+            raise SessionError(f"a session {new!r} is just being started. Wait for its first reply")
         if new is not None:
+            self._drafts.pop(new, None)  # a draft is one no more when its name is taken
             session.name = new
             session.on_change = self._changed
         if old is None and new is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from chatmagic.errors import SettingError
+from chatmagic.plain import one_line
 
 __all__ = ["FILLED_IN", "NOTHING", "Settings", "checked"]
 
@@ -65,14 +65,6 @@ class Settings:
 NOTHING = Settings()
 
 
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
 def checked(values: Mapping[str, Any]) -> Settings:
     """Turn ``{key: value}`` into a layer; an empty text unsets its key.
 
@@ -86,11 +78,17 @@ def checked(values: Mapping[str, Any]) -> Settings:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
-        if not _is_json(value):
-            raise SettingError(f"{key!r} cannot be set to {value!r}: a request holds JSON only")
         if key in ("model", "system") and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
     return Settings(
-        {key: copy.deepcopy(value) for key, value in values.items() if value != ""},
+        {key: _copied(key, value) for key, value in values.items() if value != ""},
         frozenset(key for key, value in values.items() if value == ""),
     )
+
+
+def _copied(key: str, value: object) -> object:
+    """Return *value* as the request will hold it, whatever becomes of the original."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise SettingError(f"{key!r} cannot be set to {one_line(repr(value), 60)}: a request holds JSON only") from None

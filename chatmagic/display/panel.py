@@ -10,11 +10,10 @@ from typing import Any
 from IPython.display import publish_display_data
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
-from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.usage import Sums, status, turns
-from chatmagic.errors import ChatMagicError, SessionError
+from chatmagic.errors import ChatMagicError
 
 __all__ = ["Panel"]
 
@@ -174,23 +173,15 @@ class Panel:
         return f"The current session is {session.name!r}, new and empty."
 
     def _empty(self) -> str:
-        session = self._idle()
+        session = self._sessions.idle(self._sessions.current)
         asked = ", and what its cells had set" if session.state.line else ""
         return f"{session.name!r} is empty now: {turns(session.clear())} set aside{asked}. Undo brings it back."
 
     def _take_back(self) -> str:
-        self._idle()
         return f"Undone: {', '.join(self._sessions.undo())}. Redo repeats it."
 
     def _repeat(self) -> str:
-        self._idle()
         return f"Redone: {', '.join(self._sessions.redo())}. Undo takes it back."
-
-    def _idle(self) -> Session:
-        session = self._sessions.find(self._sessions.current)
-        if self._sessions.busy[session] > 0:
-            raise SessionError(f"{session.name!r} is being asked just now. Wait for the reply, or stop it")
-        return session
 
 
 def _hint(known: Container[str], name: str) -> str:

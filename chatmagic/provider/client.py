@@ -13,10 +13,10 @@ import httpx2
 import openai
 
 from chatmagic.engine import Event, Remark, Request, Sending
-from chatmagic.errors import EndpointError, RequestError
+from chatmagic.errors import ChatMagicError, EndpointError, InterruptedTurnError, RequestError
 from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
-from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Target, endpoint, key_of, target
+from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, endpoint, key_of, target
 from chatmagic.provider.failures import translate
 from chatmagic.provider.local import answering
 from chatmagic.provider.wire import events, json_object
@@ -79,10 +79,13 @@ class OpenAIClient:
         """
         where = Target(endpoint(name, self.endpoints, self._environ), "")
         key = self._key_of(where.endpoint)
+        failure: ChatMagicError
         try:
             connection = self._connection(where.endpoint, key)
             raw = connection.client.models.with_raw_response.list(extra_headers=connection.headers, timeout=30.0)
             found = json_object(raw.http_response.content)
+        except KeyboardInterrupt:
+            failure = InterruptedTurnError("stopped; no models were listed")
         except _FOREIGN as exc:
             failure = translate(exc, where, key)
         else:
@@ -151,7 +154,7 @@ class OpenAIClient:
             custom = self._environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
             headers = {line.partition(":")[0].strip(): openai.Omit() for line in custom if ":" in line}
             headers = {name: omit for name, omit in headers.items() if name.lower() != "authorization"}
-            headers["Authorization"] = f"Bearer {key}" if key else openai.Omit()
+            headers["Authorization"] = Secret(f"Bearer {key}") if key else openai.Omit()
         elif not key:
             headers["Authorization"] = openai.Omit()
         return _Connection(client, key, headers)
@@ -169,7 +172,8 @@ def _http_client(endpoint: Endpoint, transport: httpx2.BaseTransport | None) -> 
         # With a transport of its own a client asks no proxy: what is meant for this machine stays on it.
         transport = httpx2.HTTPTransport(limits=_LIMITS)
     try:
-        return openai.DefaultHttpx2Client(transport=transport, limits=_LIMITS)
+        # Whoever is redirected would send the whole conversation to a host that nobody has named.
+        return openai.DefaultHttpx2Client(transport=transport, limits=_LIMITS, follow_redirects=False)
     except (ImportError, OSError, ValueError) as exc:
         trouble = one_line(str(exc))
     raise EndpointError(f"the proxy or the certificates that the environment names cannot be used: {trouble}")

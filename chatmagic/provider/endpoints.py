@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from chatmagic.errors import EndpointError
 
-__all__ = ["BUILT_IN", "Endpoint", "Target", "checked", "endpoint", "key_of", "target"]
+__all__ = ["BUILT_IN", "Endpoint", "Secret", "Target", "checked", "endpoint", "key_of", "target"]
 
 _FIELDS = ("url", "key_env", "model")
 
@@ -52,6 +52,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "demo": {"url": "http://demo.invalid/v1", "model": "demo"},
 }
 """The endpoints that are known without being set; ``openai`` also follows OPENAI_BASE_URL."""
+
+
+class Secret(str):
+    """A key. Whatever shows the values of variables, as a verbose traceback does, does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[key]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,9 @@ def _endpoint(name: str, fields: Mapping[str, str], environ: Mapping[str, str]) 
     return Endpoint(name, url, fields.get("key_env"), fields.get("model"))
 
 
-def key_of(endpoint: Endpoint, environ: Mapping[str, str], running: Callable[[], Sequence[str]] = tuple) -> str | None:
+def key_of(
+    endpoint: Endpoint, environ: Mapping[str, str], running: Callable[[], Sequence[str]] = tuple
+) -> Secret | None:
     """Return the key for *endpoint*, or None where it needs none. *running* names servers that need none.
 
     Raises:
@@ -178,7 +189,7 @@ def key_of(endpoint: Endpoint, environ: Mapping[str, str], running: Callable[[],
     """
     if endpoint.key_env is None:
         return None
-    key = environ.get(endpoint.key_env, "").strip()
+    key = Secret(environ.get(endpoint.key_env, "").strip())
     if not key and endpoint.is_local:
         return None
     if not key:

@@ -19,7 +19,7 @@ from chatmagic.errors import ContextOverflowError, EndpointError, RequestError, 
 from chatmagic.plain import one_line, plain
 from chatmagic.provider.endpoints import Target
 
-__all__ = ["no_reply", "server_error", "translate"]
+__all__ = ["clean", "no_reply", "server_error", "translate"]
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key)[-_][\w*.-]{6,}|\bBearer\s+\S+|\bAIza[\w-]{20,}", re.IGNORECASE)
 _OVERFLOW = re.compile(
@@ -35,7 +35,7 @@ def translate(exc: Exception, where: Target, key: str | None) -> RequestError | 
     """Return our error for a foreign one. Neither its text nor a cause of it holds *key* or anything like a key."""
     if isinstance(exc, openai.APIStatusError):
         return _refused(exc, where, key)
-    if isinstance(exc, UnicodeEncodeError):
+    if isinstance(exc, UnicodeEncodeError) and re.search("[\ud800-\udfff]", exc.object[exc.start : exc.end]):
         return RequestError(
             "the request holds half a character (a lone surrogate) and cannot be sent; nothing was stored"
         )
@@ -47,22 +47,24 @@ def translate(exc: Exception, where: Target, key: str | None) -> RequestError | 
         return UnreachableError(f"{url} {'could not be reached' if connecting else silent}", retryable=connecting)
     if isinstance(cause, httpx2.ConnectError):
         return _no_server(cause, where, key)
-    if isinstance(cause, (httpx2.LocalProtocolError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
+    if isinstance(
+        cause, (UnicodeEncodeError, httpx2.LocalProtocolError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
+    ):
         # Its text may quote a header, and so the key.
         return EndpointError(
             f"the request to {url} cannot be formed; check the URL, and OPENAI_ORG_ID and OPENAI_PROJECT_ID"
         )
     if isinstance(cause, (httpx2.TransportError, httpx2.StreamError, OSError)):
-        what = _clean(str(cause), key) or type(cause).__name__
+        what = clean(str(cause), key) or type(cause).__name__
         # A server may close a kept connection in the moment in which it is used again: waiting would not help.
         at_once = 0.0 if isinstance(cause, httpx2.RemoteProtocolError) else None
         return RequestError(f"the connection to {url} broke: {what}", retryable=True, retry_after=at_once)
-    return RequestError(f"the request to {url} failed with {type(cause).__name__}: {_clean(str(cause), key)}")
+    return RequestError(f"the request to {url} failed with {type(cause).__name__}: {clean(str(cause), key)}")
 
 
 def _no_server(cause: Exception, where: Target, key: str | None) -> UnreachableError:
     endpoint = where.endpoint
-    what = _clean(str(cause), key)
+    what = clean(str(cause), key)
     if endpoint.is_local:
         start = _START.get(endpoint.name, "")
         return UnreachableError(f"no server answers at {endpoint.url} ({what}). Is it running{start}?")
@@ -72,8 +74,8 @@ def _no_server(cause: Exception, where: Target, key: str | None) -> UnreachableE
 def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> RequestError:
     """Translate an HTTP status of 400 or more."""
     status, endpoint = exc.status_code, where.endpoint
-    raw = _message(exc)
-    said = _clean(raw, key) or "no reason given"
+    raw = _message(exc, key)
+    said = clean(raw, key) or "no reason given"
     evidence = f"{exc.code} {exc.type} {raw}"
     told = f"{endpoint.name} says ({status}): {said}"
     if (status in (400, 413, 422) or status >= 500) and _OVERFLOW.search(evidence):
@@ -85,6 +87,11 @@ def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> Requ
             else "a request without a key; its endpoint needs 'key_env'"
         )
         return RequestError(f"{endpoint.name} refuses {source} (401): {said}", status=status)
+    if 300 <= status < 400:
+        host = clean(exc.response.headers.get("location", "nowhere"), key)
+        return RequestError(
+            f"{endpoint.url} sends on to {host} ({status}); the conversation is not sent there", status=status
+        )
     if status == 404:
         return RequestError(
             f"{told}. Is {where.model!r} one of its models, is {endpoint.url} its base URL?", status=status
@@ -117,7 +124,7 @@ def server_error(error: object, key: str | None) -> RequestError:
     code = str(fields.get("code"))
     status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
     raw = _sentence(error) or str(error)
-    said = _clean(raw, key)
+    said = clean(raw, key)
     kind = f"{code} {fields.get('type')}"
     if _OVERFLOW.search(f"{kind} {raw}"):
         return ContextOverflowError(f"the conversation is longer than the model can take: {said}", status=status)
@@ -128,20 +135,23 @@ def server_error(error: object, key: str | None) -> RequestError:
 
 def no_reply(response: httpx2.Response, body: bytes, key: str | None) -> RequestError:
     """Return the error for a *body* that came with a status of 200 and is no reply."""
-    kind = one_line(response.headers.get("content-type", "no content type"), limit=60)
-    text = one_line(_clean(body[:2000].decode("utf-8", "replace"), key), limit=80)
+    # Cut only what is clean: half a key is not found.
+    kind = one_line(clean(response.headers.get("content-type", "no content type"), key), limit=60)
+    text = one_line(clean(body.decode("utf-8", "replace"), key), limit=80)
+    url = clean(str(response.url.copy_with(query=None)), key)
     return RequestError(
-        f"{response.url.copy_with(query=None)} answered with something that is no chat reply ({kind}): "
+        f"{url} answered with something that is no chat reply ({kind}): "
         f"{repr(text) if text else 'nothing'}. Is the base URL right? It usually ends in /v1"
     )
 
 
-def _message(exc: openai.APIStatusError) -> str:
+def _message(exc: openai.APIStatusError, key: str | None) -> str:
     page = exc.response.text.strip()
     said = _sentence(exc.body)
     if said and said != page:
         return said
-    page = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page[:10_000], flags=re.DOTALL | re.IGNORECASE)
+    page = clean(page, key, limit=10_000)
+    page = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL | re.IGNORECASE)
     return html.unescape(page)
 
 
@@ -159,17 +169,19 @@ def _sentence(body: object, depth: int = 5) -> str:
     return ""
 
 
-def _clean(text: str, key: str | None) -> str:
+def clean(text: str, key: str | None, limit: int = 300) -> str:
     """Make *text* of a server one line without anything that is, or looks like, a key."""
     text = plain(text)
     if key:
         text = re.sub(_spellings(key), "[key]", text)
-    return one_line(_SECRET.sub("[key]", text)).rstrip(".")
+    text = _SECRET.sub("[key]", text)
+    # JupyterLab makes a link of "file.py:1" in an error, and a click opens the file.
+    return one_line(re.sub(r"(\.[A-Za-z]\w*):(?=\d)", r"\1 :", text), limit).rstrip(".")
 
 
 def _spellings(key: str) -> str:
     """Return a pattern for *key* as it is, and as JSON, Python, HTML and a URL spell it."""
-    forms = {key, json.dumps(key)[1:-1], repr(key)[1:-1], html.escape(key), quote(key, safe="")}
+    forms = {key, json.dumps(key)[1:-1], str.__repr__(key)[1:-1], html.escape(key), quote(key, safe="")}
     pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
     # Servers on one's own machine get keys like "x", and "context" must stay readable.
     return pattern if len(key) >= 8 else rf"(?<!\w)(?:{pattern})(?!\w)"

@@ -15,7 +15,7 @@ import httpx2
 from chatmagic.conversation.messages import Usage
 from chatmagic.engine import Delta, Event, Finished, Reasoning, Used
 from chatmagic.plain import one_line
-from chatmagic.provider.failures import no_reply, server_error
+from chatmagic.provider.failures import clean, no_reply, server_error
 
 __all__ = ["events", "json_object"]
 
@@ -26,7 +26,7 @@ def events(response: httpx2.Response, key: str | None) -> Iterator[Event]:
     Raises:
         RequestError: the body is no reply, or says that something went wrong. *key* is not in its text.
     """
-    answer = _Answer()
+    answer = _Answer(key)
     for data in _objects(response, key):
         if data.get("error"):
             raise server_error(data["error"], key)
@@ -37,7 +37,8 @@ def events(response: httpx2.Response, key: str | None) -> Iterator[Event]:
 class _Answer:
     """Turns the chunks of a stream, or one whole answer, into events."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str | None) -> None:
+        self._key = key
         self._reply = _Halves()
         self._thoughts = _Halves()
         self._refused = False
@@ -60,7 +61,8 @@ class _Answer:
                 yield Delta(text)
         if (reason := choice.get("finish_reason")) and isinstance(reason, str):
             # The protocol ends a refusal with "stop", in a later chunk.
-            yield Finished("refusal" if self._refused and reason == "stop" else one_line(reason, limit=40))
+            refused = self._refused and reason == "stop"
+            yield Finished("refusal" if refused else one_line(clean(reason, self._key), limit=40))
 
     def rest(self) -> Iterator[Event]:
         """Yield what is left when no chunk follows."""
@@ -98,13 +100,14 @@ def _text(content: object) -> str:
 def _usage(reported: object) -> Usage | None:
     if not isinstance(reported, dict):
         return None
-    usage = Usage(
-        _count(reported.get("prompt_tokens")),
-        _count(reported.get("completion_tokens")),
-        _detail(reported, "prompt_tokens_details", "cached_tokens"),
-        _detail(reported, "completion_tokens_details", "reasoning_tokens"),
-    )
-    return usage if usage.input_tokens or usage.output_tokens else None
+    sent = _count(reported.get("prompt_tokens"))
+    came = _count(reported.get("completion_tokens"))
+    cached = _detail(reported, "prompt_tokens_details", "cached_tokens")
+    reasoning = _detail(reported, "completion_tokens_details", "reasoning_tokens")
+    # A part that is larger than the whole is no count.
+    cached = cached if cached is None or cached <= (sent or 0) else None
+    reasoning = reasoning if reasoning is None or reasoning <= (came or 0) else None
+    return Usage(sent, came, cached, reasoning) if sent or came else None
 
 
 def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:
@@ -113,7 +116,7 @@ def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else None
 
 
 def _objects(response: httpx2.Response, key: str | None) -> Iterator[dict[str, Any]]:
