@@ -8,13 +8,13 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from chatmagic.conversation.context import ContextPolicy, everything
-from chatmagic.conversation.messages import Cell, Message, Status, Turn, Usage
+from chatmagic.conversation.messages import Cell, Status, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import (
@@ -25,114 +25,21 @@ from chatmagic.errors import (
     RequestError,
     SettingError,
 )
+from chatmagic.events import (
+    Client,
+    Delta,
+    Event,
+    Finished,
+    Reasoning,
+    Remark,
+    Renderer,
+    Request,
+    Sending,
+    Used,
+    Waiting,
+)
 
-__all__ = [
-    "Client",
-    "Delta",
-    "Event",
-    "Finished",
-    "Reasoning",
-    "Remark",
-    "Renderer",
-    "Request",
-    "Retry",
-    "Sending",
-    "TurnHook",
-    "Used",
-    "Waiting",
-    "run_turn",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked: ``model`` is ``[ENDPOINT:]MODEL``, ``parameters`` go into the request as they are."""
-
-    model: str
-    messages: Sequence[Message]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    stream: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """The request goes out now. An *instant* reply is there at once, and is painted once, however slow the machine."""
-
-    endpoint: str
-    instant: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The next piece of the reply; never half a character."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reasoning:
-    """The next piece of what a model thinks before it replies; not a part of the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What the request used, in the server's count."""
-
-    usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The server says that the reply has ended, and why: ``stop``, ``length``, ``content_filter`` …"""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something that was decided on the way and that the user must see."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The request will be sent again in *seconds*, because of *reason*."""
-
-    reason: str
-    seconds: int
-
-
-Event = Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
-
-
-class Client(Protocol):
-    """The other end of the wire."""
-
-    def stream(self, request: Request) -> Iterator[Event]:
-        """Yield what the server says; closing the iterator ends the request.
-
-        Raises:
-            ChatMagicError: in the user's words, with no key in it; `RequestError` knows whether a retry may help.
-        """
-
-
-class Renderer(Protocol):
-    """What a person sees of one turn."""
-
-    def start(self, session: str, model: str) -> None:
-        """The request is about to be sent."""
-
-    def show(self, event: Event) -> None:
-        """Something came."""
-
-    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
-        """The turn is over, with what the user must know about it."""
-
-    def fail(self, notices: Sequence[str]) -> None:
-        """There is no turn: nothing came that could be kept."""
+__all__ = ["Retry", "TurnHook", "run_turn"]
 
 
 TurnHook = Callable[[Session, Turn], None]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chatmagic.complete import Known
     from chatmagic.conversation.messages import Cell, Turn
     from chatmagic.display.panel import Panel
-    from chatmagic.engine import Client, Renderer
+    from chatmagic.events import Client, Renderer
 
     class Provider(Client, Protocol):
         """The other end of the wire, as far as the verbs need it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from chatmagic.conversation.messages import Turn, Usage
-from chatmagic.engine import Delta, Event, Finished, Request, Sending, Used
+from chatmagic.events import Delta, Event, Finished, Request, Sending, Used
 
 __all__ = ["FakeClient", "SpyRenderer"]
 

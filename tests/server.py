@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from chatmagic.conversation.messages import Message
-from chatmagic.engine import Delta, Event, Request
+from chatmagic.events import Delta, Event, Request
 from chatmagic.provider.client import OpenAIClient
 
 __all__ = ["CUT", "HANG_UP", "KEY", "Answer", "ChatServer", "Wire", "asking", "chunk", "said", "sse", "text_answer"]

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from chatmagic.conversation.messages import Message, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
-from chatmagic.engine import Delta, Event, Finished, Reasoning, Remark, Request, Sending, Used, run_turn
+from chatmagic.engine import run_turn
 from chatmagic.errors import EndpointError, InterruptedTurnError, RequestError, UnreachableError
+from chatmagic.events import Delta, Event, Finished, Reasoning, Remark, Request, Sending, Used
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.testing import SpyRenderer
 from tests.server import CUT, HANG_UP, KEY, Answer, ChatServer, Wire, asking, chunk, said, sse, text_answer

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from chatmagic.conversation.messages import Message, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
-from chatmagic.engine import Delta, Event, Finished, Request, Sending, Used, run_turn
+from chatmagic.engine import run_turn
 from chatmagic.errors import RequestError
+from chatmagic.events import Delta, Event, Finished, Request, Sending, Used
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.provider.demo import DemoTransport, answer
 from chatmagic.testing import SpyRenderer

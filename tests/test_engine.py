@@ -11,7 +11,7 @@ import pytest
 from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import NOTHING, Settings
-from chatmagic.engine import Delta, Finished, Reasoning, Remark, Retry, Sending, Used, Waiting, run_turn
+from chatmagic.engine import Retry, run_turn
 from chatmagic.errors import (
     ChatMagicWarning,
     CutReplyError,
@@ -20,6 +20,7 @@ from chatmagic.errors import (
     RequestError,
     SettingError,
 )
+from chatmagic.events import Delta, Finished, Reasoning, Remark, Sending, Used, Waiting
 from chatmagic.testing import FakeClient, SpyRenderer
 
 Ask = Callable[..., Turn]

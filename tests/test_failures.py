@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
-from chatmagic.engine import Delta, Retry, run_turn
+from chatmagic.engine import Retry, run_turn
 from chatmagic.errors import ChatMagicError, ContextOverflowError, EndpointError, RequestError, UnreachableError
+from chatmagic.events import Delta
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.testing import SpyRenderer
 from tests.server import KEY, Answer, ChatServer, Wire, asking, chunk, sse, text_answer

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chatmagic.engine import Request
 from chatmagic.errors import EndpointError, RequestError
+from chatmagic.events import Request
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.provider.local import answering
 

@@ -14,8 +14,8 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 import chatmagic
 from chatmagic import magics
 from chatmagic.conversation.messages import Cell
-from chatmagic.engine import Delta, Finished, Sending
 from chatmagic.errors import ChatMagicError, ChatMagicWarning, RequestError
+from chatmagic.events import Delta, Finished, Sending
 from chatmagic.testing import FakeClient
 
 

@@ -16,7 +16,7 @@ from chatmagic.conversation.messages import Cell, Turn, Usage
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Page, conversation, footer, live, table, tokens, turn_page
 from chatmagic.display.render import NotebookView, TerminalView
-from chatmagic.engine import Delta, Event, Reasoning, Remark, Sending, Waiting
+from chatmagic.events import Delta, Event, Reasoning, Remark, Sending, Waiting
 
 TURN = Turn("prompt", "**bold** reply", number=3, model="demo", endpoint="demo", usage=Usage(1200, 34, 900))
 

@@ -13,7 +13,7 @@ from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.display.page import Page, footer, lines_page, live, turn_page
-from chatmagic.engine import Delta, Event, Reasoning, Remark, Sending, Waiting
+from chatmagic.events import Delta, Event, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
 __all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"]

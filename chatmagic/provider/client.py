@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import openai
 
-from chatmagic.engine import Event, Remark, Request, Sending
 from chatmagic.errors import ChatMagicError, EndpointError, InterruptedTurnError, RequestError
+from chatmagic.events import Event, Remark, Request, Sending
 from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
 from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, endpoint, key_of, target

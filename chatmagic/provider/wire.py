@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from chatmagic.conversation.messages import Usage
-from chatmagic.engine import Delta, Event, Finished, Reasoning, Used
+from chatmagic.events import Delta, Event, Finished, Reasoning, Used
 from chatmagic.plain import one_line
 from chatmagic.provider.failures import clean, no_reply, server_error
 

@@ -1,0 +1,114 @@
+"""What passes between the two ends of a turn: the request, the events that answer it, and who makes and shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chatmagic.conversation.messages import Message, Turn, Usage
+
+__all__ = [
+    "Client",
+    "Delta",
+    "Event",
+    "Finished",
+    "Reasoning",
+    "Remark",
+    "Renderer",
+    "Request",
+    "Sending",
+    "Used",
+    "Waiting",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: ``model`` is ``[ENDPOINT:]MODEL``, ``parameters`` go into the request as they are."""
+
+    model: str
+    messages: Sequence[Message]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The request goes out now. An *instant* reply is there at once, and is painted once, however slow the machine."""
+
+    endpoint: str
+    instant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of the reply; never half a character."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The next piece of what a model thinks before it replies; not a part of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the request used, in the server's count."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The server says that the reply has ended, and why: ``stop``, ``length``, ``content_filter`` …"""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that was decided on the way and that the user must see."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The request will be sent again in *seconds*, because of *reason*."""
+
+    reason: str
+    seconds: int
+
+
+Event = Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
+
+
+class Client(Protocol):
+    """The other end of the wire."""
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Yield what the server says; closing the iterator ends the request.
+
+        Raises:
+            ChatMagicError: in the user's words, with no key in it; `RequestError` knows whether a retry may help.
+        """
+
+
+class Renderer(Protocol):
+    """What a person sees of one turn."""
+
+    def start(self, session: str, model: str) -> None:
+        """The request is about to be sent."""
+
+    def show(self, event: Event) -> None:
+        """Something came."""
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """The turn is over, with what the user must know about it."""
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """There is no turn: nothing came that could be kept."""
