@@ -1009,3 +1009,31 @@ def test_what_can_be_undone_and_redone_is_known(two: Sessions) -> None:
     two.undo()
     two["a"].add(Turn("more", "text"))
     assert (two.can_undo, two.can_redo) == (True, False)
+
+
+def test_many_sessions_are_asked_at_the_same_time() -> None:
+    """Threads that begin and end asking in different sessions do not get in each other's way."""
+    sessions, failures = Sessions(), list[Exception]()
+    known = [sessions.new(f"s{number}") for number in range(8)]
+
+    def ask(session: Session) -> None:
+        try:
+            for _ in range(400):
+                with sessions.asking(session):
+                    pass
+        except Exception as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=ask, args=(session,)) for session in known]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert failures == []
+    assert not sessions.busy

@@ -90,7 +90,11 @@ class Sessions:
             self._changed()
             yield
         finally:
-            self.busy -= Counter([session])  # and not [session] -= 1, which keeps what is 0
+            # One step on one key: other threads ask in other sessions meanwhile.
+            if self.busy[session] > 1:
+                self.busy[session] -= 1
+            else:
+                self.busy.pop(session, None)
             self._changed()
 
     def idle(self, name: str) -> Session:
