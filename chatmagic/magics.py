@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Config
 
 from chatmagic.conversation.session import Session
-from chatmagic.conversation.sessions import Sessions
-from chatmagic.conversation.settings import Settings
-from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError
+from chatmagic.errors import ChatMagicError, ChatMagicWarning
+from chatmagic.kernel import DEFAULT_MODEL, Kernel
 from chatmagic.line import SETTINGS, Form, Option, settings
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from chatmagic.api import Chat
     from chatmagic.complete import Known
-    from chatmagic.conversation.messages import Cell, Turn
-    from chatmagic.display.panel import Panel
-    from chatmagic.events import Client, Renderer
-
-    class Provider(Client, Protocol):
-        """The other end of the wire, as far as the verbs need it."""
-
-        def models(self, name: str) -> list[str]:
-            """Return the models of an endpoint."""
-
-        def close(self) -> None:
-            """Close all connections."""
 
 
 __all__ = ["CELL", "ChatMagic", "Kernel", "kernel", "load", "unload"]
-
-DEFAULT_MODEL = "gpt-6-luna"
 
 CELL = Form(
     "%%chat",
@@ -57,99 +39,6 @@ CELL = Form(
     ),
     surplus="the prompt goes on the next line, found {word!r}",
 )
-
-
-class Kernel:
-    """What this process knows: its sessions, its connections, the magics while loaded, and what these replaced."""
-
-    def __init__(self, client: Provider | None = None) -> None:
-        self.sessions = Sessions()
-        self.client = client
-        self.magics: ChatMagic | None = None
-        self.replaced: dict[str, Any] = {}
-        self.panel: Panel | None = None
-        self.uncomplete: Callable[[], None] = lambda: None
-
-    @property
-    def defaults(self) -> Settings:
-        """The settings that lie below those of every session."""
-        configured = self.magics.model if self.magics else ""
-        return Settings({"model": configured or os.environ.get("CHATMAGIC_MODEL", "").strip() or DEFAULT_MODEL})
-
-    def chat(self, name: str | None = None) -> Chat:
-        """Return the handle of a session, by default of the current one."""
-        from chatmagic.api import Chat
-
-        return Chat(name or self.sessions.current, self.sessions, self._ask_from_python)
-
-    def _ask_from_python(self, session: Session, prompt: str, *, display: bool, **how: Any) -> Turn:
-        from chatmagic.display.render import SilentView
-
-        return self.ask(session, prompt, renderer=self.renderer() if display else SilentView(), **how)
-
-    def ask(self, session: Session, prompt: str, *, renderer: Renderer, current: bool = False, **how: Any) -> Turn:
-        """Run one turn. A session that gets its first one is known from then on, and *current* if that is wanted."""
-        from chatmagic.engine import Retry, run_turn
-
-        if not prompt.strip():
-            raise LineError("the prompt is empty: write it below the line with %%chat")
-
-        def keep(session: Session, _: Turn) -> None:
-            self.sessions.keep(session)
-            if current:
-                self.sessions.use(session.name)
-
-        traits = self.magics
-        with session.lock, self.sessions.asking(session):
-            return run_turn(
-                session,
-                prompt,
-                client=self.connected(),
-                renderer=renderer,
-                defaults=self.defaults,
-                cell=_cell(traits.shell if traits else None),
-                retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
-                on_turn=[keep],
-                **how,
-            )
-
-    def renderer(self) -> Renderer:
-        """Return a view for where this kernel shows things."""
-        from chatmagic.display.render import NotebookView, TerminalView
-
-        return NotebookView() if self.in_notebook else TerminalView()
-
-    @property
-    def in_notebook(self) -> bool:
-        """True where there is a front end that shows HTML and widgets."""
-        from chatmagic.display.render import shows_updates
-
-        return self.magics is not None and hasattr(self.magics.shell, "kernel") and shows_updates()
-
-    def show_panel(self) -> bool:
-        """Show the panel, another view of the same one each time; return False where none can be shown."""
-        if not self.in_notebook:
-            return False
-        from chatmagic.display.panel import Panel
-
-        self.panel = self.panel or Panel(self.sessions, lambda: self.defaults)
-        self.panel.show()
-        return True
-
-    def models(self, endpoint: str) -> list[str]:
-        """Return the models that *endpoint* lists."""
-        return self.connected().models(endpoint)
-
-    def connected(self) -> Provider:
-        """Return the other end of the wire, as it is configured now."""
-        from chatmagic.provider.client import OpenAIClient
-
-        if self.client is None:
-            self.client = OpenAIClient()
-        if isinstance(self.client, OpenAIClient) and self.magics:
-            self.client.endpoints = self.magics.endpoints
-            self.client.timeout = self.magics.timeout
-        return self.client
 
 
 kernel = Kernel()
@@ -269,15 +158,6 @@ def _last_input(shell: InteractiveShell) -> str:
     return history.input_hist_raw[-1] if history and history.input_hist_raw else ""
 
 
-def _cell(shell: InteractiveShell | None) -> Cell:
-    """Return which cell is running, as far as the front end says."""
-    from chatmagic.conversation.messages import Cell
-
-    message = getattr(shell, "parent_header", None) or {}
-    count = str(shell.execution_count) if shell else None
-    return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
-
-
 def load(shell: InteractiveShell) -> None:
     """Register the magics; what they replace comes back with `unload`."""
     from chatmagic.tab import install
@@ -301,7 +181,7 @@ def _known() -> Known:
     from chatmagic.provider.endpoints import BUILT_IN
 
     own = kernel.magics.endpoints if kernel.magics else {}
-    listed: dict[str, list[str]] = getattr(kernel.client, "listed", {})
+    listed = kernel.client.listed if kernel.client else {}
     endpoints = {**BUILT_IN, **own}
     models = [
         kernel.defaults.model,

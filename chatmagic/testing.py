@@ -19,6 +19,7 @@ class FakeClient:
 
     def __init__(self, *answers: str | BaseException | Sequence[Event | BaseException]) -> None:
         self.requests: list[Request] = []
+        self.listed: dict[str, list[str]] = {}
         self._answers = list(answers)
 
     def stream(self, request: Request) -> Iterator[Event]:

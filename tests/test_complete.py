@@ -343,7 +343,8 @@ def test_tab_names_what_is_known(shell: InteractiveShell, kernel: magics.Kernel)
     """Models of sessions and defaults, the user's endpoints, and every verb are known."""
     kernel.sessions.new("fresh", checked({"model": "ollama:phi"}))
     assert kernel.magics is not None
-    kernel.magics.endpoints = {"mine": {"url": "http://localhost:1/v1"}}
+    loaded: Any = kernel.magics
+    loaded.endpoints = {"mine": {"url": "http://localhost:1/v1"}}
     models = tab(shell, "%%chat -m ")
 
     assert {f"%%chat -m {name}" for name in ("gpt-6-luna", "ollama:phi", "ollama:", "mine:", "demo")} <= set(models)
