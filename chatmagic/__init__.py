@@ -9,7 +9,7 @@ from chatmagic.version import __version__
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from chatmagic.api import Chat
+    from chatmagic.api import Chat, Chats
     from chatmagic.conversation.messages import Message, Turn, Usage
     from chatmagic.errors import ChatMagicError, ChatMagicWarning
 
@@ -17,12 +17,14 @@ __all__ = [
     "Chat",
     "ChatMagicError",
     "ChatMagicWarning",
+    "Chats",
     "Message",
     "Turn",
     "Usage",
     "__version__",
     "load_ipython_extension",
     "session",
+    "sessions",
     "unload_ipython_extension",
 ]
 
@@ -30,6 +32,7 @@ _HOME = {
     "Chat": "chatmagic.api",
     "ChatMagicError": "chatmagic.errors",
     "ChatMagicWarning": "chatmagic.errors",
+    "Chats": "chatmagic.api",
     "Message": "chatmagic.conversation.messages",
     "Turn": "chatmagic.conversation.messages",
     "Usage": "chatmagic.conversation.messages",
@@ -38,6 +41,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     # Looked up when first used: importing chatmagic costs next to nothing.
+    if name == "sessions":
+        return _sessions()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -54,6 +59,12 @@ def session(name: str | None = None) -> Chat:
     from chatmagic.magics import kernel
 
     return kernel.chat(name)
+
+
+def _sessions() -> Chats:
+    from chatmagic.magics import kernel
+
+    return kernel.chats()
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

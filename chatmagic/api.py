@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
-from chatmagic.conversation.settings import Settings, checked
+from chatmagic.conversation.settings import NOTHING, Settings, checked
+from chatmagic.display.page import Page, conversation
+from chatmagic.display.tree import history
 from chatmagic.errors import LineError
 
-__all__ = ["Ask", "Chat"]
+__all__ = ["Asker", "Chat", "Chats"]
 
-Ask = Callable[..., Turn]
-"""``(session, prompt, *, options, once, display) -> Turn``"""
+
+class Asker(Protocol):
+    """Who runs turns; *how* may hold ``options``, ``once``, ``display`` …"""
+
+    def ask(self, session: Session, prompt: str, **how: Any) -> Turn:
+        """Ask *prompt*."""
+
+    def retry(self, session: Session, **how: Any) -> Turn:
+        """Ask once more."""
+
+    def go_on(self, session: Session, **how: Any) -> Turn:
+        """Let the model go on with a reply."""
+
+
+class Chats:
+    """The conversations of this kernel: iterate, ``len``, ``name in …``, ``…[name]``."""
+
+    def __init__(self, sessions: Sessions, asker: Asker) -> None:
+        self._sessions = sessions
+        self._asker = asker
+
+    def __iter__(self) -> Iterator[Chat]:
+        return (Chat(session.name, self._sessions, self._asker) for session in self._sessions)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sessions
+
+    def __getitem__(self, name: str) -> Chat:
+        return Chat(self._sessions[name].name, self._sessions, self._asker)
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self))}]"
 
 
 class Chat:
-    """A conversation of this kernel by its name. It begins to exist when something is asked in it."""
+    """A conversation of this kernel by its name. It begins to exist when something is asked in it.
 
-    def __init__(self, name: str, sessions: Sessions, ask: Ask) -> None:
+    The verbs of ``%chat`` are methods here and act on this conversation, whichever is the current one.
+    """
+
+    def __init__(self, name: str, sessions: Sessions, asker: Asker) -> None:
         self._name = sessions.find(name).name
         self._sessions = sessions
-        self._ask = ask
+        self._asker = asker
 
     @property
     def _session(self) -> Session:
@@ -54,30 +92,139 @@ class Chat:
         """What the turns of the conversation used together, as the server counted; None is unknown."""
         return self._session.usage
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the conversation asks for: model, system prompt, request parameters."""
+        return dict(self._session.settings.values)
+
     def ask(
         self,
         text: str,
         *,
         model: str | None = None,
         system: str | None = None,
+        at: int | None = None,
+        append: bool = False,
         once: bool = False,
         display: bool = False,
         **parameters: Any,
     ) -> Turn:
         """Ask *text* and return the turn; its ``reply`` is the text of the answer.
 
-        *model*, *system* and any other request *parameters* hold from here on, as the options of ``%%chat`` do. With
-        *once* the turn is not stored; with *display* it is shown while it streams.
+        *model*, *system* and any other request *parameters* hold from here on, as the options of ``%%chat`` do. The
+        turn begins behind turn *at* (0: at the beginning). By default it is at the end; only in a notebook cell that
+        runs again, it is where the cell's earlier turns began, unless *append* is true. With *once* the turn is not
+        stored; with *display* it is shown while it streams.
 
         Raises:
             ChatMagicError: there is no reply; the conversation is as it was.
         """
         if not isinstance(text, str):
             raise LineError(f"a prompt is text, not {type(text).__name__}")
-        said = {"model": model, "system": system}
-        options: Settings = checked({**{key: value for key, value in said.items() if value is not None}, **parameters})
-        return self._ask(self._session, text, options=options, once=once, display=display)
+        options = _options(model=model, system=system, **parameters)
+        return self._asker.ask(self._session, text, options=options, at=at, append=append, once=once, display=display)
+
+    def retry(self, *, model: str | None = None, display: bool = False) -> Turn:
+        """Ask the newest prompt once more; the new turn takes its place, and the other one stays in `history`.
+
+        Raises:
+            ChatMagicError: there is no reply; the conversation is as it was.
+        """
+        return self._asker.retry(self._session, options=_options(model=model), display=display)
+
+    def continue_(self, *, display: bool = False) -> Turn:
+        """Let the model go on with its newest reply; one turn with the joined reply takes its place.
+
+        Raises:
+            ChatMagicError: there is no reply; the conversation is as it was.
+        """
+        return self._asker.go_on(self._session, display=display)
+
+    def edit(self, number: int, text: str, *, display: bool = False) -> Turn:
+        """Ask *text* in place of the prompt of turn #*number*, with the settings that this one had.
+
+        Raises:
+            ChatMagicError: there is no such turn, or no reply; the conversation is as it was.
+        """
+        session = self._session
+        turn = session.tree[number]
+        options = session.state.at(turn).line.beyond(session.state.at(turn.parent).line)
+        at = turn.parent.number if turn.parent else 0
+        return self._asker.ask(session, text, at=at, options=options, display=display)
+
+    def undo(self, count: int = 1) -> list[str]:
+        """Reverse the last *count* acts, newest first; return what they were.
+
+        Raises:
+            SessionError: there are not so many; nothing has changed.
+        """
+        return self._sessions.undo(count, self._name)
+
+    def redo(self, count: int = 1) -> list[str]:
+        """Repeat the last *count* acts that were undone; return what they were.
+
+        Raises:
+            SessionError: there are not so many; nothing has changed.
+        """
+        return self._sessions.redo(count, self._name)
+
+    def clear(self) -> int:
+        """Set all turns aside, until the act is undone; return how many."""
+        return self._sessions.idle(self._name).clear()
+
+    def use(self, at: int | None = None) -> Chat:
+        """Make this the current conversation; with *at* let it go on behind that turn (0: at the beginning)."""
+        if at is not None:
+            self._sessions.idle(self._name).go(at)
+        self._sessions.use(self._name)
+        return self
+
+    def fork(self, name: str, at: int | None = None) -> Chat:
+        """Return a conversation *name* that shares the turns so far (those up to turn *at*) and goes on by itself."""
+        fork = self._sessions.fork(name, at, origin=self._name, switch=False)
+        return Chat(fork.name, self._sessions, self._asker)
+
+    def rename(self, name: str) -> None:
+        """Call the conversation *name* from now on."""
+        self._name = self._sessions.rename(self._name, name).name
+
+    def delete(self) -> None:
+        """Forget the conversation, until the act is undone (`%chat undo`, or `undo` of another conversation)."""
+        self._sessions.delete(self._name)
+
+    def set(self, **settings: Any) -> None:
+        """Change the conversation's own settings: ``model``, ``system``, any request parameter; ``""`` unsets."""
+        if self._name in self._sessions:
+            self._sessions.idle(self._name)
+        session = self._session
+        session.set(checked(settings))
+        self._sessions.keep(session)
+
+    def pin(self, number: int) -> None:
+        """Send turn #*number* even when not everything can be."""
+        self._sessions.idle(self._name).pin(number)
+
+    def unpin(self, number: int) -> None:
+        """Take back that turn #*number* is pinned."""
+        self._sessions.idle(self._name).unpin(number)
+
+    def history(self) -> Page:
+        """Return the tree, a row a turn: what is in the conversation, and what was set aside."""
+        return history(self._session, self._sessions)
+
+    def show(self, number: int | None = None) -> Page:
+        """Return the whole conversation, or turn #*number*, as a page."""
+        session = self._session
+        if number is None:
+            return conversation(session.name, session.settings.system, session.turns)
+        turn = session.tree[number]
+        return conversation(session.name, None, [turn], aside=turn not in session)
 
     def __repr__(self) -> str:
         count = len(self.turns)
         return f"<chat session {self._name!r}: {count} turn{'' if count == 1 else 's'}>"
+
+
+def _options(**values: Any) -> Settings:
+    given = {key: value for key, value in values.items() if value is not None or key not in ("model", "system")}
+    return checked(given) if given else NOTHING

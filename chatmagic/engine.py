@@ -15,7 +15,7 @@ from typing import Any
 
 from chatmagic.conversation.context import ContextPolicy, everything
 from chatmagic.conversation.messages import Cell, Status, Turn, Usage
-from chatmagic.conversation.session import Session
+from chatmagic.conversation.session import Session, State, parting
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import (
     ChatMagicError,
@@ -56,6 +56,7 @@ class Retry:
 
 NOWHERE = Cell()
 PATIENT = Retry()
+GO_ON = "Your last message broke off. Go on exactly where it ended: repeat nothing of it, and add no introduction."
 
 
 def run_turn(
@@ -69,6 +70,10 @@ def run_turn(
     once: bool = False,
     stream: bool = True,
     cell: Cell = NOWHERE,
+    start: State | None = None,
+    instead: Turn | None = None,
+    go_on: bool = False,
+    undo: str = "%chat undo",
     context: ContextPolicy = everything,
     retry: Retry = PATIENT,
     on_turn: Sequence[TurnHook] = (),
@@ -76,37 +81,69 @@ def run_turn(
 ) -> Turn:
     """Ask *prompt* in *session*, show the reply, and store both as a turn (with *once*: only show them).
 
-    *options* describe the conversation from here on, *defaults* lie below the session's own settings. *notices* are
-    shown with the reply, after them whatever has to be said about it.
+    *options* describe the conversation from here on, *defaults* lie below the session's own settings. The turn begins
+    at *start*: by default where the earlier turns of *cell* began, else at the end of the line. Nothing moves before
+    there is text to keep. Then the turn takes the place of *instead*; with *go_on* it is that turn, its reply and
+    what the model adds to it joined. *undo* is what takes it back. *notices* are shown with the reply, after them
+    whatever has to be said about it.
 
     Raises:
         ChatMagicError: there is no reply; the session is as it was.
         InterruptedTurnError: the user stopped it. Text that had come is stored.
         CutReplyError: the stream ended early. Text that had come is stored.
     """
-    line = options.over(session.state.line)
-    asked = line.over(session.state.own).over(defaults)
+    begin = start or session.begin(cell)
+    line = options.over(begin.line)
+    asked = line.over(begin.own).over(defaults)
     if asked.model is None:
         raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
-    parent = session.last
-    request = Request(asked.model, context(session.turns, asked.system, prompt), asked.parameters, stream)
-    reply = _Reply(list(notices))
+    history = session.upto(instead if go_on else begin.head)
+    request = Request(asked.model, context(history, asked.system, GO_ON if go_on else prompt), asked.parameters, stream)
+    reply = _Reply(list(notices), instead.reply if instead and go_on else "")
     try:
-        _listen(request, reply, client, renderer, retry, session)
+        _listen(request, reply, client, renderer, retry, session.name, history)
     except BaseException:
         with _undisturbed():
-            renderer.fail(reply.notices[len(notices) :])
+            renderer.fail([*reply.notices[len(notices) :], *_what_stays(session, cell)])
         raise
-    turn = reply.turn(prompt, parent=parent, model=asked.model, settings=line, cell=cell)
+    turn = reply.turn(prompt, parent=begin.head, model=asked.model, settings=line, cells=(cell,))
     with _undisturbed():
         if not once:
+            reply.notices += _what_goes(session, turn, instead, undo)
             turn = session.add(turn)
             _tell(on_turn, session, turn)
         renderer.finish(session.name, turn, reply.notices)
     if reply.bug is not None:
         raise reply.bug
-    _raise_unless_complete(session, turn, reply.trouble)
+    _raise_unless_complete(session, turn, reply.trouble, undo)
     return turn
+
+
+def _what_stays(session: Session, cell: Cell) -> list[str]:
+    """Say, where the reply to a cell that runs again failed, that the one it had got is kept."""
+    earlier = session.made_by(cell)
+    if earlier is None:
+        return []
+    return [
+        f"turn #{earlier.number} of this cell stays in the conversation: %chat show {session.name} {earlier.number}"
+    ]
+
+
+def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str) -> list[str]:
+    """Say which turns *turn* sets aside when it is stored; those that its own cell made before are simply replaced."""
+    left, came = parting(session.last, turn.parent)
+    others = [each for each in left if each is not instead and not _same_cell(each, turn)]
+    said = [f"in place of #{instead.number}"] if instead else []
+    if others:
+        later = "" if came else "later "
+        said.append(f"{len(others)} {later}turn{'' if len(others) == 1 else 's'} set aside")
+    count = len(others) + bool(instead)
+    return [f"{', '.join(said)}; {undo} brings {'it' if count == 1 else 'them'} back"] if said else []
+
+
+def _same_cell(one: Turn, other: Turn) -> bool:
+    ids = {cell.id for cell in other.cells} - {None}
+    return any(cell.id in ids for cell in one.cells)
 
 
 @contextmanager
@@ -129,8 +166,10 @@ def _undisturbed() -> Iterator[None]:
 class _Reply:
     """What has come so far."""
 
-    def __init__(self, notices: list[str]) -> None:
+    def __init__(self, notices: list[str], begun: str) -> None:
         self.notices = notices
+        self.begun = begun
+        """What an earlier request brought; all else is of this one."""
         self.endpoint = ""
         self.usage = Usage()
         self.status: Status = "complete"
@@ -176,7 +215,7 @@ class _Reply:
         """Return the turn that this reply makes with its prompt and what *belongs* to it."""
         return Turn(
             prompt=prompt,
-            reply=self.text,
+            reply=self.begun + self.text,
             reasoning=self.reasoning,
             endpoint=self.endpoint,
             usage=self.usage,
@@ -206,12 +245,20 @@ _ENDINGS = {
 
 
 def _listen(
-    request: Request, reply: _Reply, client: Client, renderer: Renderer, retry: Retry, session: Session
+    request: Request,
+    reply: _Reply,
+    client: Client,
+    renderer: Renderer,
+    retry: Retry,
+    name: str,
+    history: Sequence[Turn],
 ) -> None:
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
-        renderer.start(session.name, request.model)
-        for event in _told_of_moves(session, _persistently(request, reply, client, retry)):
+        renderer.start(name, request.model)
+        if reply.begun:
+            renderer.show(Delta(reply.begun))
+        for event in _told_of_moves(name, history, _persistently(request, reply, client, retry)):
             reply.take(event)
             renderer.show(event)
     except KeyboardInterrupt:
@@ -234,15 +281,15 @@ def _listen(
         reply.notices.append(ending)
 
 
-def _told_of_moves(session: Session, events: Iterator[Event]) -> Iterator[Event]:
+def _told_of_moves(name: str, history: Sequence[Turn], events: Iterator[Event]) -> Iterator[Event]:
     """Say it, before anything is sent, when the history goes to another endpoint than so far."""
-    before = session.last.endpoint if session.last else None
+    before = history[-1].endpoint if history else None
     for event in events:
         yield event
         if isinstance(event, Sending) and before not in (None, event.endpoint):
-            count = len(session.turns)
+            count = len(history)
             along = f"{count} turn{'' if count == 1 else 's'} of history"
-            yield Remark(f"{session.name!r} moves from {before} to {event.endpoint}, with {along}")
+            yield Remark(f"{name!r} moves from {before} to {event.endpoint}, with {along}")
             before = None
 
 
@@ -280,11 +327,9 @@ def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
             warnings.warn(f"a hook failed with {type(exc).__name__}: {exc}; the turn is kept", ChatMagicWarning, 2)
 
 
-def _raise_unless_complete(session: Session, turn: Turn, trouble: str) -> None:
+def _raise_unless_complete(session: Session, turn: Turn, trouble: str, undo: str) -> None:
     if turn.status == "complete":
         return
-    kept = (
-        f"is kept as turn #{turn.number} of {session.name!r} (%chat undo drops it)" if turn.number else "is not stored"
-    )
+    kept = f"is kept as turn #{turn.number} of {session.name!r} ({undo} drops it)" if turn.number else "is not stored"
     message = f"{trouble}; what had come ({len(turn.reply):,} characters) {kept}"
     raise (InterruptedTurnError if turn.status == "interrupted" else CutReplyError)(message)

@@ -13,6 +13,7 @@ __all__ = [
     "Delta",
     "Event",
     "Finished",
+    "Queued",
     "Reasoning",
     "Remark",
     "Renderer",
@@ -31,6 +32,13 @@ class Request:
     messages: Sequence[Message]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """*session* answers another prompt first: it answers one at a time."""
+
+    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,7 @@ class Waiting:
     seconds: int
 
 
-Event = Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
+Event = Queued | Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
 
 
 class Client(Protocol):

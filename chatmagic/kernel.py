@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
-from chatmagic.errors import LineError
+from chatmagic.errors import InterruptedTurnError, LineError, SessionError
 
 if TYPE_CHECKING:
-    from chatmagic.api import Chat
-    from chatmagic.conversation.messages import Cell, Turn
+    from chatmagic.api import Chat, Chats
+    from chatmagic.display.marks import Marks
     from chatmagic.display.panel import Panel
     from chatmagic.events import Client, Renderer
 
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
             """Seconds that a server may be silent."""
 
         @property
+        def rerun(self) -> str:
+            """What a cell that runs again does with its earlier turns: ``replace`` them, or ``append`` another one."""
+
+        @property
         def tries(self) -> int:
             """How often a request is sent at the most."""
 
@@ -69,6 +75,7 @@ class Kernel:
         self.magics: Configured | None = None
         self.replaced: dict[str, Any] = {}
         self.panel: Panel | None = None
+        self.marks: Marks | None = None
         self.uncomplete: Callable[[], None] = lambda: None
 
     @property
@@ -81,44 +88,121 @@ class Kernel:
         """Return the handle of a session, by default of the current one."""
         from chatmagic.api import Chat
 
-        return Chat(name or self.sessions.current, self.sessions, self._ask_from_python)
+        return Chat(name or self.sessions.current, self.sessions, self)
 
-    def _ask_from_python(self, session: Session, prompt: str, *, display: bool, **how: Any) -> Turn:
-        from chatmagic.display.render import SilentView
+    def chats(self) -> Chats:
+        """Return the handles of all sessions."""
+        from chatmagic.api import Chats
 
-        return self.ask(session, prompt, renderer=self.renderer() if display else SilentView(), **how)
+        return Chats(self.sessions, self)
 
-    def ask(self, session: Session, prompt: str, *, renderer: Renderer, current: bool = False, **how: Any) -> Turn:
-        """Run one turn. A session that gets its first one is known from then on, and *current* if that is wanted."""
-        from chatmagic.engine import Retry, run_turn
+    @property
+    def cell(self) -> Cell:
+        """The cell that is running, as far as the front end says."""
+        shell = self.magics.shell if self.magics else None
+        message = getattr(shell, "parent_header", None) or {}
+        count = str(shell.execution_count) if shell else None
+        return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
 
+    def ask(self, session: Session, prompt: str, *, at: int | None = None, append: bool = False, **how: Any) -> Turn:
+        """Ask *prompt* in *session*: where the cell's earlier turns began, behind turn *at*, or at the end.
+
+        What *how* may hold: see `_run` and ``engine.run_turn``.
+        """
         if not prompt.strip():
             raise LineError("the prompt is empty: write it below the line with %%chat")
+        if at is not None and append:
+            raise LineError("--at and --append exclude each other: the one goes back, the other to the end")
+
+        def plan(_: Cell) -> dict[str, Any]:
+            if at is not None:
+                return {"prompt": prompt, "start": session.state.at(session.turn(at))}
+            return {"prompt": prompt, "start": session.state if append or self._appends else None}
+
+        return self._run(session, plan, **how)
+
+    def retry(self, session: Session, **how: Any) -> Turn:
+        """Ask once more what the running cell had asked, else the newest prompt; the new turn takes its place."""
+
+        def plan(cell: Cell) -> dict[str, Any]:
+            turn = self._to_repeat(session, cell, "retry")
+            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn}
+
+        return self._run(session, plan, **how)
+
+    def go_on(self, session: Session, **how: Any) -> Turn:
+        """Let the model go on with a reply, chosen as in `retry`; one turn with the joined reply takes its place."""
+
+        def plan(cell: Cell) -> dict[str, Any]:
+            turn = self._to_repeat(session, cell, "continue")
+            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "go_on": True}
+
+        return self._run(session, plan, **how)
+
+    def _to_repeat(self, session: Session, cell: Cell, verb: str) -> Turn:
+        turn = None if self._appends else session.made_by(cell)
+        if turn := turn or session.last:
+            return turn
+        raise SessionError(
+            f"session {session.name!r} has no turn to {verb}. Ask something first: %%chat {session.name}"
+        )
+
+    @property
+    def _appends(self) -> bool:
+        return self.magics is not None and self.magics.rerun == "append"
+
+    def _run(
+        self,
+        session: Session,
+        plan: Callable[[Cell], dict[str, Any]],
+        *,
+        typed: bool = False,
+        display: bool = True,
+        **how: Any,
+    ) -> Turn:
+        """Run one turn as *plan* says when the session is free; *display* it.
+
+        A session that gets its first turn is known from then on. *typed* in a magic, it is the current one, too.
+        """
+        from chatmagic.engine import Retry, run_turn
+
+        cell, traits = self.cell, self.magics
+        renderer = self.renderer(display)
+        if self.marks is not None:
+            self.marks.forget(cell)
 
         def keep(session: Session, _: Turn) -> None:
-            self.sessions.keep(session)
-            if current:
-                self.sessions.use(session.name)
+            if typed:
+                self.sessions.asked_by(cell, session)
+            else:
+                self.sessions.keep(session)
 
-        traits = self.magics
-        with session.lock, self.sessions.asking(session):
+        with _alone(session, renderer), self.sessions.asking(session):
             return run_turn(
                 session,
-                prompt,
+                **plan(cell),
                 client=self.connected(),
                 renderer=renderer,
                 defaults=self.defaults,
-                cell=_cell(traits.shell if traits else None),
+                cell=cell,
+                undo="%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()",
                 retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
                 on_turn=[keep],
                 **how,
             )
 
-    def renderer(self) -> Renderer:
-        """Return a view for where this kernel shows things."""
-        from chatmagic.display.render import NotebookView, TerminalView
+    def renderer(self, display: bool = True) -> Renderer:
+        """Return a view for where this kernel shows things, or one that shows nothing."""
+        from chatmagic.display.render import NotebookView, SilentView, TerminalView
 
-        return NotebookView() if self.in_notebook else TerminalView()
+        if not display:
+            return SilentView()
+        if not self.in_notebook:
+            return TerminalView()
+        from chatmagic.display.marks import Marks
+
+        self.marks = self.marks or Marks(self.sessions)
+        return NotebookView(shown=self.marks.shown)
 
     @property
     def in_notebook(self) -> bool:
@@ -153,10 +237,19 @@ class Kernel:
         return self.client
 
 
-def _cell(shell: Any) -> Cell:
-    """Return which cell is running, as far as the front end says."""
-    from chatmagic.conversation.messages import Cell
+@contextmanager
+def _alone(session: Session, renderer: Renderer) -> Iterator[None]:
+    """Wait until *session* answers nobody else, and let nobody else ask meanwhile."""
+    if not session.lock.acquire(blocking=False):
+        from chatmagic.events import Queued
 
-    message = getattr(shell, "parent_header", None) or {}
-    count = str(shell.execution_count) if shell else None
-    return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
+        renderer.show(Queued(session.name))
+        try:
+            session.lock.acquire()
+        except KeyboardInterrupt:
+            renderer.fail([])
+            raise InterruptedTurnError("stopped while it waited for another reply; nothing was sent") from None
+    try:
+        yield
+    finally:
+        session.lock.release()

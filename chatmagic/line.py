@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatmagic.conversation.settings import FILLED_IN, Settings, checked
-from chatmagic.errors import LineError
+from chatmagic.errors import ChatMagicError, LineError
 
-__all__ = ["SETTINGS", "Form", "Option", "Word", "assignments", "columns", "nearest", "settings", "split"]
+__all__ = [
+    "SETTINGS",
+    "Form",
+    "Option",
+    "Word",
+    "assignments",
+    "columns",
+    "nearest",
+    "settings",
+    "split",
+    "turn_number",
+    "written",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +211,37 @@ def assignments(texts: Iterable[str], pairs: Iterable[tuple[str, Any]] = ()) -> 
     return checked(found)
 
 
+def written(wanted: Settings) -> tuple[str, list[str]]:
+    """Return *wanted* as options of a line, and the keys that no line can hold (a text with both kinds of quotes …)."""
+    options, impossible = [], []
+    for key in sorted(wanted.keys):
+        layer = Settings({key: wanted.values[key]}) if key in wanted.values else Settings(unset=frozenset({key}))
+        option = next((each for each in _ways(key, wanted.values.get(key, "")) if _reads_as(each, layer)), None)
+        if option is None:
+            impossible.append(key)
+        else:
+            options.append(option)
+    return " ".join(options), impossible
+
+
+def _ways(key: str, value: Any) -> Iterable[str]:
+    """Yield the forms that a setting may have on a line, the best one first."""
+    short = {"model": "-m ", "system": "-s "}.get(key, "") if value else ""
+    texts = [value] if isinstance(value, str) else []
+    for text in [*texts, json.dumps(value, ensure_ascii=False)]:
+        words = [text, f'"{text}"', f"'{text}'"]
+        yield from (short + word for word in words) if short else ()
+        yield from (f"--set {key}={word}" for word in words)
+        yield from (f"--set '{key}={text}'", f'--set "{key}={text}"')
+
+
+def _reads_as(option: str, wanted: Settings) -> bool:
+    try:
+        return not set(option) & set("\n\r") and settings(Form("", "", (), SETTINGS).read(option)) == wanted
+    except ChatMagicError:
+        return False
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
@@ -212,6 +255,18 @@ def _assignment(text: str) -> tuple[str, Any]:
             whole = f'{key}={{"a": 1}}'
             raise LineError(f"{text!r} is no whole JSON. A value with blanks is quoted as a whole: '{whole}'") from None
         return key, value
+
+
+def turn_number(text: str, least: int = 1) -> int:
+    """Read ``3`` or ``#3``.
+
+    Raises:
+        LineError: *text* is no number, or less than *least*.
+    """
+    digits = text.removeprefix("#")
+    if not (digits.isascii() and digits.isdecimal() and least <= int(digits[:10]) < 10**9):
+        raise LineError(f"{text!r} is not a number from {least} up")
+    return int(digits)
 
 
 def _finite(number: str) -> float:

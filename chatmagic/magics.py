@@ -7,13 +7,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from traitlets import Dict, Float, Int, TraitError, Unicode, validate
+from traitlets import Dict, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Config
 
 from chatmagic.conversation.session import Session
 from chatmagic.errors import ChatMagicError, ChatMagicWarning
 from chatmagic.kernel import DEFAULT_MODEL, Kernel
-from chatmagic.line import SETTINGS, Form, Option, settings
+from chatmagic.line import SETTINGS, Form, Option, settings, turn_number
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,13 +29,16 @@ CELL = Form(
     ("[SESSION]",),
     (
         *SETTINGS,
+        Option(("--append",), "go on at the end, though this cell has asked before"),
+        Option(("--at",), "go on behind turn N (0: at the beginning)", "N"),
         Option(("--once",), "send the history, show the reply, but keep neither prompt nor reply"),
         Option(("--no-stream",), "ask for the reply in one piece"),
         Option(("--raw",), "fill in no {{ expression }}"),
     ),
     more=(
-        "An unknown SESSION is started. -m, -s and --set hold for the rest of the conversation, the other options for "
-        "this cell. {{ expression }} in the prompt, with blanks inside the braces, is replaced by its value."
+        "An unknown SESSION is started. A cell that runs again goes back to where it asked before; what came after is "
+        "set aside, and %chat undo brings it back. -m, -s and --set hold for the rest of the conversation, the others "
+        "for this cell. {{ expression }} in the prompt, with blanks inside the braces, is replaced by its value."
     ),
     surplus="the prompt goes on the next line, found {word!r}",
 )
@@ -56,6 +59,11 @@ class ChatMagic(Magics):
     endpoints = Dict(help="Servers by name: {'NAME': {'url': 'https://…/v1', 'key_env': 'NAME_OF_A_VARIABLE'}}").tag(
         config=True
     )
+    rerun = Enum(
+        ("replace", "append"),
+        "replace",
+        help="What a cell that runs again does: replace what it said in the conversation, or append to the end.",
+    ).tag(config=True)
     timeout = Float(600.0, min=0.1, help="Seconds that a server may be silent.").tag(config=True)
     tries = Int(4, min=1, max=10, help="How often a request is sent at the most.").tag(config=True)
     longest_wait = Float(
@@ -83,13 +91,14 @@ class ChatMagic(Magics):
         prompt = _raw(self.shell, line, cell)
         if not values["raw"]:
             prompt = self._filled(prompt)
-        name = values["session"] or kernel.sessions.current
-        session = kernel.sessions.find(name)
+        at = None if values["at"] is None else turn_number(values["at"], least=0)
+        session = kernel.sessions.find(values["session"] or kernel.sessions.home(kernel.cell))
         kernel.ask(
             session,
             prompt,
-            renderer=kernel.renderer(),
-            current=True,
+            at=at,
+            append=values["append"],
+            typed=True,
             options=options,
             once=bool(values["once"]),
             stream=not values["no-stream"],
@@ -103,7 +112,7 @@ class ChatMagic(Magics):
         from chatmagic.commands import run
         from chatmagic.commands.verb import Desk
 
-        self._show(run(line, Desk(kernel.sessions, kernel.defaults, kernel.models, kernel.show_panel), CELL))
+        self._show(run(line, Desk(kernel.sessions, kernel.defaults, kernel, self.shell.set_next_input), CELL))
 
     def _filled(self, prompt: str) -> str:
         from chatmagic.conversation.template import fill
@@ -223,6 +232,9 @@ def unload(shell: InteractiveShell) -> None:
     if kernel.panel is not None:
         kernel.panel.close()
         kernel.panel = None
+    if kernel.marks is not None:
+        kernel.marks.close()
+        kernel.marks = None
     if kernel.client is not None:
         kernel.client.close()
 

@@ -39,7 +39,7 @@ KNOWN = Known(
     endpoints={"ollama": ["llama3.2", "llava"], "other": [], "demo": ["demo"]},
 )
 
-LONG = ["--model", "--system", "--set", "--once", "--no-stream", "--raw"]
+LONG = ["--model", "--system", "--set", "--append", "--at", "--once", "--no-stream", "--raw"]
 MODELS = ["gpt-6-luna", "demo", "ollama:phi", "ollama:", "other:"]
 
 
@@ -84,7 +84,22 @@ def test_letters_in_pieces_are_known_letters() -> None:
 @pytest.mark.parametrize(
     ("marked", "texts"),
     [
-        ("%%chat -|", ["-m", "--model", "-s", "--system", "--set", "--once", "--no-stream", "--raw", "--help"]),
+        (
+            "%%chat -|",
+            [
+                "-m",
+                "--model",
+                "-s",
+                "--system",
+                "--set",
+                "--append",
+                "--at",
+                "--once",
+                "--no-stream",
+                "--raw",
+                "--help",
+            ],
+        ),
         ("%%chat --|", [*LONG, "--help"]),
         ("%%chat tutor --s|", ["--system", "--set"]),
         ("%%chat -m demo --m|", []),
@@ -96,7 +111,10 @@ def test_letters_in_pieces_are_known_letters() -> None:
         ("%%chat --system=model=x --mod|", ["--model"]),
         ('%%chat -s "--once" --o|', ["--once"]),
         ("%%chat --nothing --o|", ["--once"]),
-        ("%%chat tutor |", ["-m", "--model", "-s", "--system", "--set", "--once", "--no-stream", "--raw"]),
+        (
+            "%%chat tutor |",
+            ["-m", "--model", "-s", "--system", "--set", "--append", "--at", "--once", "--no-stream", "--raw"],
+        ),
         ("%chat new tutor --mo|", ["--model"]),
         ("%chat use --|", ["--help"]),
         ("%chat use tutor |", []),

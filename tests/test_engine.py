@@ -102,7 +102,7 @@ def test_the_turn_holds_all_that_belongs_to_it(ask: Ask) -> None:
     second = ask("b c", options=Settings({"seed": 1}), cell=Cell("cell", "execution"))
 
     assert second.parent is first
-    assert second.cell == Cell("cell", "execution")
+    assert second.cells == (Cell("cell", "execution"),)
     assert (second.number, second.model, second.endpoint, second.status, second.finish) == (
         2,
         "fake",

@@ -43,7 +43,7 @@ def test_demo_is_one_display_and_nothing_else() -> None:
     assert [m["msg_type"] for m in ran.messages] == ["status", "execute_input", "display_data", "status"]
     assert sorted(ran.displays[0]["data"]) == ["text/html", "text/plain"]
     record = ran.displays[0]["metadata"]["chatmagic"]
-    assert (record["session"], record["cell"], record["prompt"]) == ("tutor", "cell-7", "My name is Ada")
+    assert (record["session"], record["cells"], record["prompt"]) == ("tutor", ["cell-7"], "My name is Ada")
 
 
 def test_reply_streams_into_one_output(notebook: RealKernel, server: ChatServer) -> None:

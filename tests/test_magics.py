@@ -275,7 +275,7 @@ def test_cell_and_execution_are_on_the_turn(shell: InteractiveShell) -> None:
 
     turn = chatmagic.session().last
     assert turn is not None
-    assert turn.cell == Cell(None, turn.prompt)
+    assert turn.cells == (Cell(None, turn.prompt),)
 
 
 @pytest.mark.parametrize(
@@ -426,8 +426,8 @@ def test_history_lists_the_turns(shell: InteractiveShell, capsys: pytest.Capture
 
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["turn", "prompt", "reply", "model", "tokens"],
-        ["#1", "one", "two", "one", "two", "big", "2", "tokens", "in,", "2", "out"],
-        ["#2", "three", "three", "big", "5", "tokens", "in,", "1", "out"],
+        ["●", "#1", "one", "two", "one", "two", "big", "2", "tokens", "in,", "2", "out"],
+        ["●", "#2", "three", "three", "big", "5", "tokens", "in,", "1", "out"],
     ]
 
 

@@ -56,7 +56,7 @@ def test_plain_turn() -> None:
     turn = Turn("a", "A")
 
     assert (turn.status, turn.finish, turn.parent, turn.number) == ("complete", "stop", None, None)
-    assert (turn.cell.id, turn.cell.execution) == (None, None)
+    assert turn.cells == ()
     assert (turn.settings, turn.started, turn.seconds) == (Settings(), 0.0, 0.0)
 
 
@@ -72,7 +72,7 @@ def test_turn_equality() -> None:
     """Turns are equal by content; how long their past is makes no difference."""
     assert Turn("a", "A", parent=Turn("b", "B")) == Turn("a", "A")
     assert Turn("a", "A", number=1) != Turn("a", "A", number=2)
-    assert Turn("a", "A", cell=Cell("x")) != Turn("a", "A", cell=Cell("y"))
+    assert Turn("a", "A", cells=(Cell("x"),)) != Turn("a", "A", cells=(Cell("y"),))
     assert Turn("a", "A", settings=Settings({"model": "m"})) != Turn("a", "A")
 
 

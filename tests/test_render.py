@@ -90,11 +90,16 @@ def test_turn_is_html_and_text_and_metadata() -> None:
 def test_metadata_names_parent_cell_and_settings() -> None:
     """The metadata of a turn leads to its parent and its cell, and holds what the cells had asked for."""
     turn = Turn(
-        "p", "r", parent=TURN, number=4, cell=Cell("c-1", "e-1"), settings=Settings({"seed": 1}, frozenset({"top_p"}))
+        "p",
+        "r",
+        parent=TURN,
+        number=4,
+        cells=(Cell("c-1", "e-1"),),
+        settings=Settings({"seed": 1}, frozenset({"top_p"})),
     )
     record = turn_page("tutor", turn).metadata["chatmagic"]
 
-    assert (record["parent"], record["cell"]) == (3, "c-1")
+    assert (record["parent"], record["cells"], record["in_conversation"]) == (3, ["c-1"], True)
     assert record["settings"] == {"values": {"seed": 1}, "unset": ["top_p"]}
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
-from chatmagic.conversation.messages import Turn
-from chatmagic.display.page import conversation, ending, table, tokens
-from chatmagic.errors import LineError
-from chatmagic.line import Form
-from chatmagic.plain import one_line
+from chatmagic.conversation.settings import checked
+from chatmagic.display.page import conversation
+from chatmagic.display.tree import history
+from chatmagic.line import SETTINGS, Form, turn_number, written
 
 __all__ = ["VERBS"]
 
@@ -18,36 +17,66 @@ def _show(desk: Desk, values: dict[str, Any]) -> Answer:
     name, number = values["name"], values["n"]
     if number is None and name is not None and name.lstrip("#").isdecimal():
         name, number = None, name
-    session = desk.sessions[name or desk.sessions.current]
+    session = desk.session(name)
     if number is not None:
-        return conversation(session.name, None, [session.tree[_number(number)]])
+        turn = session.tree[turn_number(number)]
+        return conversation(session.name, None, [turn], aside=turn not in session)
     if not session.turns:
         return f"{session.name!r} is empty."
     return conversation(session.name, session.settings.system, session.turns)
 
 
 def _history(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.sessions[values["name"] or desk.sessions.current]
-    if not session.turns:
-        return f"{session.name!r} is empty."
-    rows = [
-        [f"#{turn.number}", one_line(turn.prompt, 50), one_line(turn.reply, 50), turn.model, _ending(turn)]
-        for turn in session.turns
-    ]
-    return table(["turn", "prompt", "reply", "model", "tokens"], rows, numbers=())
+    session = desk.session(values["name"])
+    return history(session, desk.sessions) if session.tree.turns else f"{session.name!r} is empty."
 
 
-def _ending(turn: Turn) -> str:
-    return ", ".join([tokens(turn.usage), *([ending(turn)] if ending(turn) else [])])
+def _retry(desk: Desk, values: dict[str, Any]) -> Answer:
+    model = {} if values["model"] is None else {"model": values["model"]}
+    desk.edge.retry(desk.session(None), typed=True, options=checked(model))
+    return ""
+
+
+def _continue(desk: Desk, _: dict[str, Any]) -> Answer:
+    desk.edge.go_on(desk.session(None), typed=True)
+    return ""
+
+
+def _edit(desk: Desk, values: dict[str, Any]) -> Answer:
+    session = desk.session(None)
+    turn = session.tree[turn_number(values["n"])]
+    parent = turn.parent.number if turn.parent else 0
+    before, asked = session.state.at(turn.parent).line, session.state.at(turn).line
+    options, lost = written(asked.beyond(before))
+    raw = "--raw" if "{{" in turn.prompt else ""
+    desk.next_cell(
+        "\n".join([" ".join(filter(None, ["%%chat", session.name, f"--at {parent}", options, raw])), turn.prompt])
+    )
+    missing = f" Not on its line, because no line can hold it: {', '.join(lost)}." if lost else ""
+    return f"The prompt of turn #{turn.number} is in the next cell. Nothing has changed until it runs.{missing}"
+
+
+def _pin(desk: Desk, values: dict[str, Any]) -> Answer:
+    session, number = desk.session(None), turn_number(values["n"])
+    if not desk.sessions.idle(session.name).pin(number):
+        return f"Turn #{number} of {session.name!r} is pinned already; nothing has changed."
+    return f"Turn #{number} of {session.name!r} is sent even when not everything can be. %chat undo takes it back."
+
+
+def _unpin(desk: Desk, values: dict[str, Any]) -> Answer:
+    session, number = desk.session(None), turn_number(values["n"])
+    if not desk.sessions.idle(session.name).unpin(number):
+        return f"Turn #{number} of {session.name!r} is not pinned; nothing has changed."
+    return f"Turn #{number} of {session.name!r} is not pinned any more. %chat undo takes it back."
 
 
 def _undo(desk: Desk, values: dict[str, Any]) -> Answer:
-    acts = desk.sessions.undo(_number(values["n"] or "1"))
+    acts = desk.sessions.undo(turn_number(values["n"] or "1"))
     return f"Undone: {', '.join(acts)}. {_where(desk)} %chat redo repeats it."
 
 
 def _redo(desk: Desk, values: dict[str, Any]) -> Answer:
-    acts = desk.sessions.redo(_number(values["n"] or "1"))
+    acts = desk.sessions.redo(turn_number(values["n"] or "1"))
     return f"Redone: {', '.join(acts)}. {_where(desk)} %chat undo takes it back."
 
 
@@ -56,16 +85,13 @@ def _where(desk: Desk) -> str:
     return f"{session.name!r} has {count_of(len(session.turns), 'turn')} now."
 
 
-def _number(text: str) -> int:
-    digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdecimal() and 0 < int(digits[:10]) < 10**9):
-        raise LineError(f"{text!r} is not a number from 1 up")
-    return int(digits)
-
-
 VERBS = {
     "history": Verb(
-        Form("%chat history", "List the turns of a session (by default the current one), a line each.", ("[NAME]",)),
+        Form(
+            "%chat history",
+            "List all turns of a session (by default the current one), also those set aside.",
+            ("[NAME]",),
+        ),
         _history,
     ),
     "show": Verb(
@@ -80,4 +106,19 @@ VERBS = {
         Form("%chat undo", "Reverse the last act of the current session, or its last N acts.", ("[N]",)), _undo
     ),
     "redo": Verb(Form("%chat redo", "Repeat what was undone last, or the last N acts.", ("[N]",)), _redo),
+    "retry": Verb(
+        Form(
+            "%chat retry", "Ask the newest prompt once more; the other reply stays in %chat history.", (), SETTINGS[:1]
+        ),
+        _retry,
+    ),
+    "continue": Verb(
+        Form("%chat continue", "Let the model go on with its newest reply, and join the two."),
+        _continue,
+    ),
+    "edit": Verb(
+        Form("%chat edit", "Put the prompt of turn N into the next cell, to ask it differently.", ("N",)), _edit
+    ),
+    "pin": Verb(Form("%chat pin", "Send turn N of the current session even when not everything can be.", ("N",)), _pin),
+    "unpin": Verb(Form("%chat unpin", "Take back that turn N is pinned.", ("N",)), _unpin),
 }

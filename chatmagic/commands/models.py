@@ -13,7 +13,7 @@ __all__ = ["VERBS"]
 
 def _models(desk: Desk, values: dict[str, Any]) -> Answer:
     name = values["endpoint"] or "openai"
-    models = desk.models(name)
+    models = desk.edge.models(name)
     before = "" if name == "openai" else f"{name}:"
     if not models:
         return f"{name} has no models."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
-from chatmagic.conversation.session import Session
+from chatmagic.conversation.session import Session, parting
 from chatmagic.display.page import table
-from chatmagic.line import SETTINGS, Form, settings
+from chatmagic.line import SETTINGS, Form, Option, settings, turn_number
 
 __all__ = ["VERBS"]
 
@@ -23,7 +23,7 @@ def _sessions(desk: Desk, _: dict[str, Any]) -> Answer:
 
 
 def _panel(desk: Desk, values: dict[str, Any]) -> Answer:
-    return "" if desk.panel() else _sessions(desk, values)
+    return "" if desk.edge.show_panel() else _sessions(desk, values)
 
 
 def _row(desk: Desk, session: Session) -> list[str]:
@@ -35,8 +35,18 @@ def _row(desk: Desk, session: Session) -> list[str]:
 
 
 def _use(desk: Desk, values: dict[str, Any]) -> Answer:
+    moved = "" if values["at"] is None else _go(desk, values["name"], turn_number(values["at"], least=0))
     session = desk.sessions.use(values["name"])
-    return f"The current session is {session.name!r} ({count_of(len(session.turns), 'turn')})."
+    return f"The current session is {session.name!r} ({count_of(len(session.turns), 'turn')}).{moved}"
+
+
+def _go(desk: Desk, name: str, number: int) -> str:
+    session = desk.sessions.idle(name)
+    left, _ = parting(session.last, session.turn(number))
+    if not session.go(number):
+        return ""
+    aside = f"; {count_of(len(left), 'turn')} set aside" if left else ""
+    return f" It stands at {f'turn #{number}' if number else 'the beginning'} now{aside}. %chat undo takes it back."
 
 
 def _new(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -46,7 +56,7 @@ def _new(desk: Desk, values: dict[str, Any]) -> Answer:
 
 def _fork(desk: Desk, values: dict[str, Any]) -> Answer:
     origin = desk.sessions.current
-    session = desk.sessions.fork(values["name"])
+    session = desk.sessions.fork(values["name"], None if values["at"] is None else turn_number(values["at"], least=0))
     count = count_of(len(session.turns), "turn")
     return f"The current session is {session.name!r}; it shares {count} with {origin!r}. %chat undo takes it back."
 
@@ -75,13 +85,23 @@ def _clear(desk: Desk, values: dict[str, Any]) -> Answer:
     return f"{session.name!r} is empty now; {gone}. {_back(desk, session.name)} brings everything back."
 
 
+AT = Option(("--at",), "stand on turn N (0: before the first one)", "N")
+
 VERBS = {
     "panel": Verb(
         Form("%chat panel", "Show the panel: switch, start and clear sessions by clicking. %chat alone does it, too."),
         _panel,
     ),
     "sessions": Verb(Form("%chat sessions", "List the sessions of this kernel."), _sessions),
-    "use": Verb(Form("%chat use", "Make a session the current one.", ("NAME",)), _use),
+    "use": Verb(
+        Form(
+            "%chat use",
+            "Make a session the current one; with --at let it go on behind turn N (see %chat history).",
+            ("NAME",),
+            (AT,),
+        ),
+        _use,
+    ),
     "new": Verb(
         Form(
             "%chat new",
@@ -93,7 +113,7 @@ VERBS = {
     ),
     "rename": Verb(Form("%chat rename", "Give a session another name.", ("OLD", "NEW")), _rename),
     "fork": Verb(
-        Form("%chat fork", "Go on with the turns of the current session under a second name.", ("NAME",)),
+        Form("%chat fork", "Go on with the turns of the current session under a second name.", ("NAME",), (AT,)),
         _fork,
     ),
     "delete": Verb(Form("%chat delete", "Delete a session; %chat undo brings it back.", ("NAME",)), _delete),

@@ -4,29 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Page
 from chatmagic.line import Form
 
-__all__ = ["Answer", "Desk", "Verb", "count_of"]
+__all__ = ["Answer", "Desk", "Doer", "Verb", "count_of"]
 
 Answer = str | Page
+
+
+class Doer(Protocol):
+    """What only an edge can do."""
+
+    def models(self, endpoint: str) -> list[str]:
+        """Return the models of *endpoint*."""
+
+    def show_panel(self) -> bool:
+        """Show the panel; return False where there can be none."""
+
+    def retry(self, session: Session, **how: Any) -> Turn:
+        """Ask once more."""
+
+    def go_on(self, session: Session, **how: Any) -> Turn:
+        """Let the model go on with a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a verb works on: the kernel's sessions, the settings that lie below theirs, and what only an edge can do.
 
-    *models* lists those of an endpoint; *panel* shows the panel and returns True where there can be one.
+    *next_cell* puts a text into a new cell below the running one.
     """
 
     sessions: Sessions
     defaults: Settings
-    models: Callable[[str], list[str]]
-    panel: Callable[[], bool]
+    edge: Doer
+    next_cell: Callable[[str], None]
+
+    def session(self, name: str | None) -> Session:
+        """Return the session *name*, by default the current one."""
+        return self.sessions[name or self.sessions.current]
 
 
 @dataclass(frozen=True, slots=True)

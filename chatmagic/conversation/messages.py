@@ -62,7 +62,8 @@ class Turn:
     ``reasoning`` is what the model thought aloud before; it is shown, and never sent back. ``number`` counts creation
     in the tree (None: not stored). ``settings`` is what the cells up to here have asked for; ``model`` and ``endpoint``
     name who answered. ``status`` is ``complete``, ``interrupted`` (by the user) or
-    ``cut`` (by the other end); ``finish`` is the reason that the server gave for the end. ``started`` is in seconds
+    ``cut`` (by the other end); ``finish`` is the reason that the server gave for the end. ``cells`` are those that it
+    belongs to: the one that made it, then those whose turns it took the place of. ``started`` is in seconds
     since the epoch, ``seconds`` how long it took.
     """
 
@@ -77,7 +78,7 @@ class Turn:
     usage: Usage = Usage()
     status: Status = "complete"
     finish: str | None = "stop"
-    cell: Cell = Cell()
+    cells: tuple[Cell, ...] = ()
     started: float = 0.0
     seconds: float = 0.0
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import threading
 import unicodedata
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 
-from chatmagic.conversation.messages import Message, Turn, Usage
+from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import SessionError
 
-__all__ = ["Act", "Session", "State", "Tree", "acts_to", "next_stamp", "session_name"]
+__all__ = ["Act", "Session", "State", "Tree", "acts_to", "next_stamp", "parting", "session_name"]
 
 next_stamp = itertools.count().__next__
 """The order of acts, over all sessions."""
@@ -45,6 +47,7 @@ class Tree:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
+        self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
         self._growing = threading.Lock()  # forks share a tree
 
     def grow(self, turn: Turn) -> Turn:
@@ -52,7 +55,14 @@ class Tree:
         with self._growing:
             numbered = replace(turn, number=len(self.turns) + 1)
             self.turns.append(numbered)
+            for cell in numbered.cells:
+                if cell.id is not None:
+                    self._by_cell[cell.id].append(numbered)
         return numbered
+
+    def of_cell(self, cell_id: str) -> Sequence[Turn]:
+        """Return every turn that belongs to the cell, in the order of their numbers."""
+        return self._by_cell.get(cell_id, ())
 
     def __getitem__(self, number: int) -> Turn:
         if not 1 <= number <= len(self.turns):
@@ -63,11 +73,24 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a session stands: its newest turn, its own settings, and what the cells of the line have asked for."""
+    """Where a session stands: its newest turn, its own settings, and what the cells of the line have asked for.
+
+    ``since`` says for each of its own settings how many turns the tree had when it was set: it wins over what those
+    turns have asked for. ``pinned`` holds numbers of turns.
+    """
 
     head: Turn | None = None
     own: Settings = NOTHING
     line: Settings = NOTHING
+    since: Mapping[str, int] = field(default_factory=dict, hash=False)
+    pinned: frozenset[int] = frozenset()
+
+    def at(self, turn: Turn | None) -> State:
+        """Return the state of standing on *turn*, or before the first one."""
+        if turn is None:
+            return replace(self, head=None, line=NOTHING)
+        later = [key for key, count in self.since.items() if _number(turn) <= count]
+        return replace(self, head=turn, line=turn.settings.without(later))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +113,49 @@ class Session:
         """Held while a prompt is answered: a session answers one at a time."""
         self.tree = Tree()
         self.state = State(own=Settings(own.values))
+        self._moving = threading.Lock()
+        self._line: list[Turn] = []
         self._log: list[Act] = []
         self._done = 0  # acts of the log that are in force; those behind it were undone
 
     @property
     def turns(self) -> list[Turn]:
         """The line: the turns from the root to the head, oldest first."""
-        line = []
-        turn = self.state.head
-        while turn is not None:
-            line.append(turn)
-            turn = turn.parent
-        line.reverse()
-        return line
+        return list(self._line)
 
     @property
     def last(self) -> Turn | None:
         """The newest turn of the line."""
         return self.state.head
+
+    def __contains__(self, turn: Turn) -> bool:
+        place = self._place(turn)
+        return place < len(self._line) and self._line[place] is turn
+
+    def upto(self, turn: Turn | None) -> list[Turn]:
+        """Return the turns from the root to *turn*, oldest first."""
+        if turn is not None and turn in self:
+            return self._line[: self._place(turn) + 1]
+        return parting(None, turn)[1]
+
+    def after(self, turn: Turn | None) -> list[Turn]:
+        """Return the turns of the line behind *turn* (None: all); none if it is not on the line."""
+        if turn is None:
+            return self.turns
+        return self._line[self._place(turn) + 1 :] if turn in self else []
+
+    def made_by(self, cell: Cell) -> Turn | None:
+        """Return the first turn of the line that belongs to *cell* by an earlier execution."""
+        return next((turn for turn in self.tree.of_cell(cell.id or "") if turn in self and _earlier(turn, cell)), None)
+
+    def begin(self, cell: Cell) -> State:
+        """Return where a turn of *cell* begins: where its earlier turns on the line began, else where the line ends."""
+        earlier = self.made_by(cell)
+        return self.state if earlier is None else self.state.at(earlier.parent)
+
+    def again(self, turn: Turn) -> State:
+        """Return where *turn* is asked once more: behind its parent, with what its own cell has asked for."""
+        return replace(self.state.at(turn), head=turn.parent)
 
     @property
     def settings(self) -> Settings:
@@ -118,35 +166,91 @@ class Session:
     def messages(self) -> list[Message]:
         """The history: the system prompt and all messages of the line."""
         system = self.settings.system
-        said = [message for turn in self.turns for message in turn.messages]
+        said = [message for turn in self._line for message in turn.messages]
         return [Message("system", system), *said] if system else said
 
     @property
     def usage(self) -> Usage:
         """What the turns of the line used together; a count that is unknown for one turn is unknown for all."""
-        return reduce(add, (turn.usage for turn in self.turns), Usage(0, 0, 0, 0))
+        return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0))
 
     def add(self, turn: Turn) -> Turn:
-        """Store *turn* behind its parent and stand on it."""
+        """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside.
+
+        The turn whose place it takes leaves it its cells.
+        """
+        if replaced := self.after(turn.parent)[:1]:
+            known = {cell.id for cell in turn.cells}
+            heritage = [cell for cell in replaced[0].cells if cell.id not in known and cell.id is not None]
+            turn = replace(turn, cells=(*turn.cells, *heritage))
         stored = self.tree.grow(turn)
         self._act(f"turn #{stored.number}", replace(self.state, head=stored, line=stored.settings))
         return stored
 
     def clear(self) -> int:
         """Stand before the first turn, with the session's own settings; return how many turns were set aside."""
-        count = len(self.turns)
+        count = len(self._line)
         if not count and not self.state.line:
             raise SessionError(f"session {self.name!r} is already empty")
-        self._act("clear", replace(self.state, head=None, line=NOTHING))
+        self._act("clear", self.state.at(None))
         return count
+
+    def go(self, number: int) -> bool:
+        """Stand on turn #*number* (0: before the first one); False: the session stands there already.
+
+        Raises:
+            SessionError: there is no such turn.
+        """
+        turn = self.turn(number)
+        if turn is self.state.head:
+            return False
+        self._act(f"use --at {number}", self.state.at(turn))
+        return True
+
+    def turn(self, number: int) -> Turn | None:
+        """Return turn #*number*; 0 stands for the place before the first one."""
+        return self.tree[number] if number else None
+
+    def forked(self, name: str, turn: Turn | None) -> Session:
+        """Return a session *name* that stands on *turn* and shares the tree."""
+        session = Session(name)
+        session.tree, session._line = self.tree, self.upto(turn)
+        session.state = self.state if turn is self.state.head else self.state.at(turn)
+        return session
 
     def set(self, changes: Settings) -> bool:
         """Change the session's own settings, also where cells of the line had asked for something; False: no change."""
         own = Settings(changes.over(self.state.own).values)
-        after = replace(self.state, own=own, line=self.state.line.without(changes.keys))
-        if after == self.state:
+        line = self.state.line.without(changes.keys)
+        if own == self.state.own and line == self.state.line:
             return False
-        self._act("set " + " ".join(sorted(changes.keys)), after)
+        since = {**self.state.since, **dict.fromkeys(changes.keys, len(self.tree.turns))}
+        self._act("set " + " ".join(sorted(changes.keys)), replace(self.state, own=own, line=line, since=since))
+        return True
+
+    def pin(self, number: int) -> bool:
+        """Say that turn #*number* is sent whatever else is left out; False: it is pinned already.
+
+        Raises:
+            SessionError: there is no such turn on the line.
+        """
+        if self.tree[number] not in self:
+            there = f"%chat use {self.name} --at {number}"
+            raise SessionError(f"turn #{number} is not in the conversation {self.name!r} now. Go there first: {there}")
+        return self._pin(f"pin {number}", self.state.pinned | {number})
+
+    def unpin(self, number: int) -> bool:
+        """Take back that turn #*number* is pinned; False: it is not.
+
+        Raises:
+            SessionError: there is no such turn.
+        """
+        return self._pin(f"unpin {number}", self.state.pinned - {self.tree[number].number or 0})
+
+    def _pin(self, what: str, pinned: frozenset[int]) -> bool:
+        if pinned == self.state.pinned:
+            return False
+        self._act(what, replace(self.state, pinned=pinned))
         return True
 
     @property
@@ -163,9 +267,10 @@ class Session:
         """Reverse the last *count* acts, newest first."""
         if not 1 <= count <= self._done:
             raise SessionError(f"cannot undo {count} in session {self.name!r}: {acts_to('undo', self._done)}")
-        acts = self._log[self._done - count : self._done][::-1]
-        self._done -= count
-        self.state = acts[-1].before
+        with self._moving:
+            acts = self._log[self._done - count : self._done][::-1]
+            self._done -= count
+            self._stand(acts[-1].before)
         self.on_change()
         return acts
 
@@ -174,18 +279,52 @@ class Session:
         left = len(self._log) - self._done
         if not 1 <= count <= left:
             raise SessionError(f"cannot redo {count} in session {self.name!r}: {acts_to('redo', left)}")
-        acts = self._log[self._done : self._done + count]
-        self._done += count
-        self.state = acts[-1].after
+        with self._moving:
+            acts = self._log[self._done : self._done + count]
+            self._done += count
+            self._stand(acts[-1].after)
         self.on_change()
         return acts
 
     def _act(self, what: str, after: State) -> None:
-        del self._log[self._done :]
-        self._log.append(Act(what, self.state, after))
-        self._done += 1
-        self.state = after
+        with self._moving:
+            del self._log[self._done :]
+            self._log.append(Act(what, self.state, after))
+            self._done += 1
+            self._stand(after)
         self.on_change()
+
+    def _stand(self, state: State) -> None:
+        left, came = parting(self.state.head, state.head)
+        if left:
+            self._line = self._line[: -len(left)]  # others may be reading the old one just now
+        self._line += came
+        self.state = state
+
+    def _place(self, turn: Turn) -> int:
+        """Return where *turn* stands on the line, from 0, if it does: numbers grow along a line."""
+        return bisect_left(self._line, _number(turn), key=_number)
+
+
+def _number(turn: Turn) -> int:
+    return turn.number or 0
+
+
+def _earlier(turn: Turn, cell: Cell) -> bool:
+    return any(each.id == cell.id and each.execution != cell.execution for each in turn.cells)
+
+
+def parting(old: Turn | None, new: Turn | None) -> tuple[list[Turn], list[Turn]]:
+    """Return the turns that only the line to *old* has, and those that only the line to *new* has, oldest first."""
+    left, came = [], []
+    while old is not new:
+        if old is not None and (new is None or _number(old) > _number(new)):
+            left.append(old)
+            old = old.parent
+        elif new is not None:
+            came.append(new)
+            new = new.parent
+    return left[::-1], came[::-1]
 
 
 def acts_to(verb: str, count: int) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from chatmagic.conversation.messages import Cell
 from chatmagic.conversation.session import Session, acts_to, next_stamp, session_name
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import ChatMagicWarning, SessionError
@@ -30,6 +31,8 @@ class Move:
     new: str | None
     current: str
     """The current session before."""
+    switch: bool
+    """Whether a new name becomes the current session."""
     stamp: int
 
 
@@ -47,6 +50,9 @@ class Sessions:
         self._drafts: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._moves: list[Move] = []
         self._moved_back: list[Move] = []
+        self._homes: dict[str, tuple[Session, int]] = {}  # where cells asked last, and when
+        self._held = False  # watchers are told later
+        self._switched = -1  # when somebody chose the current session for the cells that run next
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_name.values()))
@@ -78,9 +84,30 @@ class Sessions:
     def use(self, name: str) -> Session:
         """Make the session *name* the current one."""
         session = self[name]
-        self.current = session.name
+        self._switch(session.name)
         self._changed()
         return session
+
+    def home(self, cell: Cell) -> str:
+        """Return in which session *cell* asks when it names none: where it did before, unless somebody switched since.
+
+        A switch that later cells have followed is a part of the notebook, and moves no earlier ones.
+        """
+        session, asked = self._homes.get(cell.id or "", (None, -1))
+        if session is not None and asked > self._switched and self._by_name.get(session.name) is session:
+            return session.name
+        return self.current
+
+    def asked_by(self, cell: Cell, session: Session) -> None:
+        """Keep *session*, in which *cell* has just asked, and make it the current one."""
+        before, _ = self._homes.get(cell.id or "", (session, -1))
+        if before is session:
+            self._switched = -1
+        if cell.id is not None:
+            self._homes[cell.id] = session, next_stamp()
+        self.keep(session)
+        self.current = session.name
+        self._changed()
 
     @contextmanager
     def asking(self, session: Session) -> Iterator[None]:
@@ -115,17 +142,26 @@ class Sessions:
         self._rename(session, None, name)
         return self.use(name)
 
-    def fork(self, name: str) -> Session:
-        """Give the current session's turns a second *name*, which goes on by itself, and make that the current one."""
-        origin, name = self[self.current], self._free(name)
-        session = Session(name)
-        session.tree, session.state = origin.tree, origin.state
-        self._move(f"fork {name!r}", session, None, name)
+    def fork(self, name: str, at: int | None = None, *, origin: str | None = None, switch: bool = True) -> Session:
+        """Give the turns of *origin* (by default the current session) a second *name*, which goes on by itself.
+
+        It stands on turn *at* (0: before the first one; None: where the origin stands), and is the current one then
+        unless *switch* is false.
+
+        Raises:
+            SessionError: there is no such session or turn, or the name is taken; nothing has changed.
+        """
+        source, name = self[origin or self.current], self._free(name)
+        session = source.forked(name, source.last if at is None else source.turn(at))
+        self._move(f"fork {name!r}", session, None, name, switch)
         return session
 
     def rename(self, old: str, new: str) -> Session:
         """Call the session *old* *new* from now on."""
-        session, new = self.idle(old), self._free(new)
+        session, new = self.idle(old), session_name(new)
+        if new == session.name:
+            raise SessionError(f"the session is called {new!r} already")
+        self._free(new)
         self._move(f"rename {session.name!r} to {new!r}", session, session.name, new)
         return session
 
@@ -135,38 +171,58 @@ class Sessions:
         self._move(f"delete {session.name!r}", session, session.name, None)
         return session
 
-    def undo(self, count: int = 1) -> list[str]:
-        """Reverse the last *count* acts of the current session, and of the kernel what was deleted; newest first.
+    def undo(self, count: int = 1, name: str | None = None) -> list[str]:
+        """Reverse the last *count* acts of the session *name* (by default the current one), newest first.
+
+        To these belongs what was deleted in the kernel.
 
         Raises:
             SessionError: there are not so many, or a name that would come back is taken; nothing has changed.
         """
-        return self._repeat(count, "undo", self._undo_one, self._redo_one)
+        return self._repeat(count, "undo", name, self._undo_one, self._redo_one)
 
-    def redo(self, count: int = 1) -> list[str]:
+    def redo(self, count: int = 1, name: str | None = None) -> list[str]:
         """Repeat the last *count* acts that were undone, oldest first.
 
         Raises:
             SessionError: there are not so many, or a name is taken by now; nothing has changed.
         """
-        return self._repeat(count, "redo", self._redo_one, self._undo_one)
+        return self._repeat(count, "redo", name, self._redo_one, self._undo_one)
 
     def _repeat(
-        self, count: int, verb: str, step: Callable[[], str | None], back: Callable[[], str | None]
+        self,
+        count: int,
+        verb: str,
+        name: str | None,
+        step: Callable[[Session | None], str | None],
+        back: Callable[[Session | None], str | None],
     ) -> list[str]:
-        if self.current in self:
+        session = self.idle(name) if name is not None else None
+        if session is None and self.current in self:
             self.idle(self.current)
+        name = name or self.current
         done: list[str] = []
-        try:
-            while len(done) < count:
-                if (what := step()) is None:
-                    raise SessionError(f"cannot {verb} {count} in session {self.current!r}: {acts_to(verb, len(done))}")
-                done.append(what)
-        except SessionError:
-            for _ in done:
-                back()
-            raise
+        with self._at_once():
+            try:
+                while len(done) < count:
+                    if (what := step(session)) is None:
+                        raise SessionError(f"cannot {verb} {count} in session {name!r}: {acts_to(verb, len(done))}")
+                    done.append(what)
+            except SessionError:
+                for _ in done:
+                    back(session)
+                raise
         return done
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Tell the watchers at the end of the block, and not before."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self._changed()
 
     @property
     def can_undo(self) -> bool:
@@ -178,35 +234,36 @@ class Sessions:
         """True if there is an act to redo."""
         return self._to_redo() is not None
 
-    def _to_undo(self) -> Move | Session | None:
-        """Return the move that comes next in undoing, or the session whose newest act does."""
-        session = self._by_name.get(self.current)
+    def _to_undo(self, session: Session | None = None) -> Move | Session | None:
+        """Return the move that comes next in undoing, or the session (by default the current one) whose act does."""
+        session = session or self._by_name.get(self.current)
         acts = session.done if session else []
         moves = [move for move in self._moves if move.session is session or move.new is None]
         if moves and (not acts or moves[-1].stamp > acts[-1].stamp):
             return moves[-1]
         return session if acts else None
 
-    def _to_redo(self) -> Move | Session | None:
-        """Return the move that comes next in redoing, or the session whose act does."""
-        session = self._by_name.get(self.current)
+    def _to_redo(self, session: Session | None = None) -> Move | Session | None:
+        """Return the move that comes next in redoing, or the session (by default the current one) whose act does."""
+        session = session or self._by_name.get(self.current)
+        name = session.name if session else self.current
         acts = session.undone if session else []
         newest = session.done[-1].stamp if session and session.done else -1
         back = self._moved_back
-        moves = [move for move in back if move.session is session or move.new is None or move.current == self.current]
+        moves = [move for move in back if move.session is session or move.new is None or move.current == name]
         # What was done after a move ends that it can be redone.
         if moves and moves[-1].stamp > newest and (not acts or moves[-1].stamp < acts[0].stamp):
             return moves[-1]
         return session if acts else None
 
-    def _undo_one(self) -> str | None:
-        step = self._to_undo()
+    def _undo_one(self, session: Session | None) -> str | None:
+        step = self._to_undo(session)
         if isinstance(step, Session):
             return step.undo()[0].what
         return self._revert(step) if step else None
 
-    def _redo_one(self) -> str | None:
-        step = self._to_redo()
+    def _redo_one(self, session: Session | None) -> str | None:
+        step = self._to_redo(session)
         if isinstance(step, Session):
             return step.redo()[0].what
         if step is None:
@@ -215,16 +272,18 @@ class Sessions:
         self._moved_back.remove(step)
         return step.what
 
-    def _move(self, what: str, session: Session, old: str | None, new: str | None) -> None:
-        self._apply(Move(what, session, old, new, self.current, next_stamp()))
+    def _move(self, what: str, session: Session, old: str | None, new: str | None, switch: bool = False) -> None:
+        self._apply(Move(what, session, old, new, self.current, switch, next_stamp()))
         self._moved_back.clear()
 
     def _apply(self, move: Move) -> None:
         if move.new is None and move.old == self.current:
             raise SessionError(f"{move.old!r} is the current session. Switch first: %chat use NAME, or %chat new NAME")
         self._rename(move.session, move.old, move.new)
-        if move.new is not None and move.old in (None, self.current):
+        if move.new is not None and move.old == self.current:
             self.current = move.new
+        elif move.new is not None and move.switch:
+            self._switch(move.new)
         self._moves.append(move)
         self._changed()
 
@@ -236,6 +295,9 @@ class Sessions:
         self._moved_back.append(move)
         self._changed()
         return move.what
+
+    def _switch(self, name: str) -> None:
+        self.current, self._switched = name, next_stamp()
 
     def _rename(self, session: Session, old: str | None, new: str | None) -> None:
         """Take the name *old* from *session* and give it *new*; its place in the list stays."""
@@ -260,6 +322,8 @@ class Sessions:
         return name
 
     def _changed(self) -> None:
+        if self._held:
+            return
         for watcher in list(self.watchers):
             try:
                 watcher()

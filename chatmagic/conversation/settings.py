@@ -33,6 +33,11 @@ class Settings:
         kept = {key: value for key, value in below.values.items() if key not in self.unset}
         return Settings({**kept, **self.values}, self.unset | (below.unset - self.values.keys()))
 
+    def beyond(self, below: Settings) -> Settings:
+        """Return the layer that, laid over *below*, says what this one does."""
+        values = {k: v for k, v in self.values.items() if k not in below.values or below.values[k] != v}
+        return Settings(values, frozenset(below.values.keys() - self.values.keys()) | (self.unset - below.unset))
+
     def without(self, keys: Iterable[str]) -> Settings:
         """Forget what this layer says about *keys*."""
         gone = set(keys)

@@ -14,6 +14,7 @@ from chatmagic.version import __version__
 __all__ = ["Page", "conversation", "ending", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
+ASIDE = "not in the conversation"
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
 _MOST_REASONING = 1500  # characters that are shown of what a model thinks while it thinks
 _PROMPT = (
@@ -37,13 +38,20 @@ class Page:
         return self.text
 
 
-def turn_page(session: str, turn: Turn, notices: Sequence[str] = ()) -> Page:
-    """Show a finished turn: the reply, what must be said about it, and the footer; what led to it is folded away."""
+def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: bool = False) -> Page:
+    """Show a finished turn: the reply, what must be said about it, and the footer; what led to it is folded away.
+
+    A turn that was set *aside* is dimmed, and a line says so.
+    """
     lines = [*notices, footer(session, turn)]
+    reply = f"{_folded(turn.reasoning)}{_markdown(turn.reply)}"
+    mark = [ASIDE] if aside else []
+    if aside:
+        reply = f'{_quiet(mark)}<div style="opacity:0.5">{reply}</div>'
     return Page(
-        f'<div class="chatmagic">{_folded(turn.reasoning)}{_markdown(turn.reply)}{_quiet(lines)}</div>',
-        "\n".join([plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
-        {"chatmagic": _record(session, turn)},
+        f'<div class="chatmagic">{reply}{_quiet(lines)}</div>',
+        "\n".join([*mark, plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
+        {"chatmagic": {**_record(session, turn), "in_conversation": not aside}},
     )
 
 
@@ -58,9 +66,12 @@ def lines_page(lines: Sequence[str]) -> Page:
     return Page(f'<div class="chatmagic">{_quiet(lines)}</div>', "\n".join(map(one_line, lines)))
 
 
-def conversation(session: str, system: str | None, turns: Sequence[Turn]) -> Page:
+def conversation(session: str, system: str | None, turns: Sequence[Turn], *, aside: bool = False) -> Page:
     """Show *turns* one below the other, each with its number, prompt, reply and footer."""
     html, text = [], []
+    if aside:
+        html.append(_quiet([ASIDE]))
+        text += [ASIDE, ""]
     if system:
         html.append(_block(f"system: {system}", _QUIET))
         text += [f"system: {plain(system)}", ""]
@@ -161,7 +172,7 @@ def _record(session: str, turn: Turn) -> dict[str, Any]:
         "session": session,
         "turn": turn.number,
         "parent": turn.parent.number if turn.parent else None,
-        "cell": turn.cell.id,
+        "cells": [cell.id for cell in turn.cells],
         "prompt": turn.prompt,
         "reply": turn.reply,
         "reasoning": turn.reasoning,

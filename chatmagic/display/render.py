@@ -13,7 +13,7 @@ from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.display.page import Page, footer, lines_page, live, turn_page
-from chatmagic.events import Delta, Event, Reasoning, Remark, Sending, Waiting
+from chatmagic.events import Delta, Event, Queued, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
 __all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"]
@@ -30,12 +30,17 @@ class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen.
+    leaves a clock on the screen. *shown* is told in which display a turn is shown, with its session and notices.
     """
 
-    def __init__(self, publish: Callable[..., None] = publish_display_data) -> None:
+    def __init__(
+        self,
+        publish: Callable[..., None] = publish_display_data,
+        shown: Callable[[str, str, Turn, Sequence[str]], None] = lambda *_: None,
+    ) -> None:
         self._publish = publish
-        self._id = ""
+        self._shown = shown
+        self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._remarks: list[str] = []
@@ -49,7 +54,6 @@ class NotebookView:
     def start(self, session: str, model: str) -> None:
         """Remember whose reply it is."""
         self._line = f"{session} · {model}"
-        self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
 
     def show(self, event: Event) -> None:
         """Take the event, and let the painter know."""
@@ -59,8 +63,11 @@ class NotebookView:
                 self._changed.set()
             case Sending(_, instant):
                 self._waits = "waiting"
-                if not instant and self._painter is None:
+                if not instant:
                     self._begin()
+            case Queued(session):
+                self._line, self._waits = session, "waiting for its reply to another prompt"
+                self._begin()
             case Reasoning(text):
                 self._waits = "thinking"
                 self._reasoning.append(text)
@@ -76,6 +83,7 @@ class NotebookView:
         """Paint the whole turn as the one output that stays."""
         self._end()
         self._paint(turn_page(session, turn, notices))
+        self._shown(self._id, session, turn, notices)
 
     def fail(self, notices: Sequence[str]) -> None:
         """Leave nothing but the *notices*."""
@@ -86,6 +94,8 @@ class NotebookView:
             self._publish({}, transient={"display_id": self._id}, update=True)
 
     def _begin(self) -> None:
+        if self._painter is not None:
+            return
         # In a copy of the cell's context its output goes to this cell, whatever runs meanwhile.
         context = contextvars.copy_context()
         self._painter = threading.Thread(target=context.run, args=(self._paint_on,), daemon=True)
@@ -145,6 +155,8 @@ class TerminalView:
                 self._text(plain(text))
             case Waiting(reason, seconds):
                 self._say(reason, f"; again in {seconds} s")
+            case Queued(session):
+                self._say(f"{session} is waiting for its reply to another prompt", " …")
             case Remark(text):
                 self._say(text)
             case Reasoning():

@@ -1,0 +1,63 @@
+"""The tree of a session as a table: branches, the present line, one row a turn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.session import Session
+from chatmagic.display.page import Page, ending, table, tokens
+from chatmagic.plain import one_line
+
+__all__ = ["history"]
+
+
+def history(session: Session, sessions: Iterable[Session]) -> Page:
+    """Show every turn of the tree; *sessions* are those that may stand somewhere in it."""
+    heads = defaultdict(list)
+    for each in sessions:
+        if each.tree is session.tree and each.last is not None:
+            heads[each.last.number].append(each.name)
+    rows = [
+        [
+            f"{'│ ' * depth}{'●' if turn in session else '○'} #{turn.number}",
+            one_line(turn.prompt, 50),
+            one_line(turn.reply, 50),
+            turn.model,
+            tokens(turn.usage),
+            ", ".join(_remarks(session, turn, heads[turn.number])),
+        ]
+        for turn, depth in _in_order(session)
+    ]
+    aside = f"○ was set aside: %chat use {session.name} --at N goes there"
+    note = aside if len(rows) > len(session.turns) else ""
+    return table(["turn", "prompt", "reply", "model", "tokens", ""], rows, note=note)
+
+
+def _remarks(session: Session, turn: Turn, names: list[str]) -> Iterator[str]:
+    yield from filter(None, [ending(turn)])
+    if turn.number in session.state.pinned:
+        yield "pinned"
+    yield from (f"{name!r} stands here" for name in names if len(names) > 1 or name != session.name)
+
+
+def _in_order(session: Session) -> Iterator[tuple[Turn, int]]:
+    """Yield each turn with the depth of its branch: side branches first, then the present line (or the newest one)."""
+    children: defaultdict[int | None, list[Turn]] = defaultdict(list)
+    for turn in session.tree.turns:
+        children[turn.parent.number if turn.parent else None].append(turn)
+    waiting = _branches(session, children[None], 0)
+    while waiting:
+        turn, depth = waiting.pop()
+        yield turn, depth
+        waiting += _branches(session, children[turn.number], depth)
+
+
+def _branches(session: Session, turns: list[Turn], depth: int) -> list[tuple[Turn, int]]:
+    """Return what grows from one place, the last one to be shown first."""
+    if not turns:
+        return []
+    main = next((turn for turn in turns if turn in session), turns[-1])
+    others = [(turn, depth + 1) for turn in reversed(turns) if turn is not main]
+    return [(main, depth), *others]
