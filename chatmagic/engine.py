@@ -256,9 +256,10 @@ def _listen(
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
         renderer.start(name, request.model)
-        if reply.begun:
-            renderer.show(Delta(reply.begun))
+        before = [reply.begun] * bool(reply.begun)
         for event in _told_of_moves(name, history, _persistently(request, reply, client, retry)):
+            if isinstance(event, Delta) and before:
+                renderer.show(Delta(before.pop()))
             reply.take(event)
             renderer.show(event)
     except KeyboardInterrupt:

@@ -229,10 +229,9 @@ def _ways(key: str, value: Any) -> Iterable[str]:
     short = {"model": "-m ", "system": "-s "}.get(key, "") if value else ""
     texts = [value] if isinstance(value, str) else []
     for text in [*texts, json.dumps(value, ensure_ascii=False)]:
-        words = [text, f'"{text}"', f"'{text}'"]
-        yield from (short + word for word in words) if short else ()
-        yield from (f"--set {key}={word}" for word in words)
-        yield from (f"--set '{key}={text}'", f'--set "{key}={text}"')
+        for quote in ("", *sorted("\"'", key=text.count)):
+            yield f"{short or f'--set {key}='}{quote}{text}{quote}"
+            yield f"--set {quote}{key}={text}{quote}"
 
 
 def _reads_as(option: str, wanted: Settings) -> bool:

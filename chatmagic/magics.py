@@ -112,7 +112,9 @@ class ChatMagic(Magics):
         from chatmagic.commands import run
         from chatmagic.commands.verb import Desk
 
-        self._show(run(line, Desk(kernel.sessions, kernel.defaults, kernel, self.shell.set_next_input), CELL))
+        home = kernel.sessions.home(kernel.cell)
+        desk = Desk(kernel.sessions, kernel.defaults, kernel, home, self.shell.set_next_input)
+        self._show(run(line, desk, CELL))
 
     def _filled(self, prompt: str) -> str:
         from chatmagic.conversation.template import fill

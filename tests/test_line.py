@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatmagic.conversation.settings import Settings
 from chatmagic.errors import LineError, SettingError
-from chatmagic.line import SETTINGS, Form, Option, Word, assignments, nearest, settings, split
+from chatmagic.line import SETTINGS, Form, Option, Word, assignments, nearest, settings, split, written
 
 CELL = Form(
     "%%chat",
@@ -443,3 +443,45 @@ def test_keys_of_our_own() -> None:
     """What chatmagic fills in itself cannot be set by a line."""
     with pytest.raises(SettingError, match="'messages' cannot be set"):
         settings(CELL.read("--set messages=[]"))
+
+
+TEXTS = st.text(st.sampled_from("ab \"'={}[]:,-#%1\\é\n"), max_size=8)
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    TEXTS, st.integers(-9, 9), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(),
+    st.lists(TEXTS, max_size=2), st.dictionaries(TEXTS, TEXTS, max_size=2),
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(["model", "system"]), TEXTS.filter(bool)),
+    st.dictionaries(st.sampled_from(["seed", "stop"]), VALUES.filter(lambda value: value != "")),
+    st.frozensets(st.sampled_from(["model", "top_p"])),
+)
+def test_what_is_written_reads_as_it_was_meant(
+    said: dict[str, Any], more: dict[str, Any], unset: frozenset[str]
+) -> None:
+    """Options that we write read back as the settings they stand for, without the keys that are named as impossible."""
+    values = {**said, **more}
+    wanted = Settings(values, unset - values.keys())
+    text, impossible = written(wanted)
+
+    assert settings(Form("%%chat", "", (), SETTINGS).read(text)) == wanted.without(impossible)
+    assert "\n" not in text
+    plain = {key for key, value in values.items() if not set(json.dumps(value)) & set("\"'\\{[")}
+    assert not plain & set(impossible)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (Settings({"model": "ollama:phi"}), "-m ollama:phi"),
+        (Settings({"system": "You're brief."}), '-s "You\'re brief."'),
+        (Settings({"system": 'Say "hi" twice'}), "-s 'Say \"hi\" twice'"),
+        (Settings({"stop": ["a", "b c"]}), """--set stop='["a", "b c"]'"""),
+        (Settings({"seed": "1"}), """--set seed='"1"'"""),
+        (Settings(unset=frozenset({"model"})), "--set model="),
+    ],
+)
+def test_written(wanted: Settings, text: str) -> None:
+    """Options are written the way a person would."""
+    assert written(wanted) == (text, [])

@@ -161,3 +161,12 @@ def test_not_text(key: str, value: object) -> None:
         checked({key: value})
 
     assert str(caught.value) == f"{key} must be text, not {value!r}"
+
+
+@given(LAYERS, LAYERS)
+def test_beyond(above: Settings, below: Settings) -> None:
+    """What a layer says beyond another one, laid over that one, is what the layer says."""
+    whole = above.over(below)
+
+    assert whole.beyond(below).over(below) == whole
+    assert not whole.beyond(whole)

@@ -33,12 +33,12 @@ def _history(desk: Desk, values: dict[str, Any]) -> Answer:
 
 def _retry(desk: Desk, values: dict[str, Any]) -> Answer:
     model = {} if values["model"] is None else {"model": values["model"]}
-    desk.edge.retry(desk.session(None), typed=True, options=checked(model))
+    desk.edge.retry(desk.session(desk.home), typed=True, options=checked(model))
     return ""
 
 
 def _continue(desk: Desk, _: dict[str, Any]) -> Answer:
-    desk.edge.go_on(desk.session(None), typed=True)
+    desk.edge.go_on(desk.session(desk.home), typed=True)
     return ""
 
 
@@ -49,9 +49,10 @@ def _edit(desk: Desk, values: dict[str, Any]) -> Answer:
     before, asked = session.state.at(turn.parent).line, session.state.at(turn).line
     options, lost = written(asked.beyond(before))
     raw = "--raw" if "{{" in turn.prompt else ""
-    desk.next_cell(
-        "\n".join([" ".join(filter(None, ["%%chat", session.name, f"--at {parent}", options, raw])), turn.prompt])
-    )
+    cell = " ".join(filter(None, ["%%chat", session.name, f"--at {parent}", options, raw])) + "\n" + turn.prompt
+    if turn.prompt.endswith("\n"):
+        cell += "\n"  # as the last line of a cell, it is none of the prompt
+    desk.next_cell(cell)
     missing = f" Not on its line, because no line can hold it: {', '.join(lost)}." if lost else ""
     return f"The prompt of turn #{turn.number} is in the next cell. Nothing has changed until it runs.{missing}"
 

@@ -38,12 +38,13 @@ class Doer(Protocol):
 class Desk:
     """What a verb works on: the kernel's sessions, the settings that lie below theirs, and what only an edge can do.
 
-    *next_cell* puts a text into a new cell below the running one.
+    *home* is the session in which the running cell asks; *next_cell* puts a text into a new cell below it.
     """
 
     sessions: Sessions
     defaults: Settings
     edge: Doer
+    home: str
     next_cell: Callable[[str], None]
 
     def session(self, name: str | None) -> Session:
