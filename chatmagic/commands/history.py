@@ -73,12 +73,14 @@ def _unpin(desk: Desk, values: dict[str, Any]) -> Answer:
 
 def _undo(desk: Desk, values: dict[str, Any]) -> Answer:
     acts = desk.sessions.undo(turn_number(values["n"] or "1"))
-    return f"Undone: {', '.join(acts)}. {_where(desk)} %chat redo repeats it."
+    back = "redo repeats it" if len(acts) == 1 else f"redo {len(acts)} repeats them"
+    return f"Undone: {', '.join(acts)}. {_where(desk)} %chat {back}."
 
 
 def _redo(desk: Desk, values: dict[str, Any]) -> Answer:
     acts = desk.sessions.redo(turn_number(values["n"] or "1"))
-    return f"Redone: {', '.join(acts)}. {_where(desk)} %chat undo takes it back."
+    back = "undo takes it back" if len(acts) == 1 else f"undo {len(acts)} takes them back"
+    return f"Redone: {', '.join(acts)}. {_where(desk)} %chat {back}."
 
 
 def _where(desk: Desk) -> str:
