@@ -55,10 +55,13 @@ def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: b
     )
 
 
-def live(reply: str, lines: Sequence[str], reasoning: str = "") -> Page:
-    """Show what has come of a *reply* so far, or of the *reasoning* before it, and *lines* about how it goes on."""
-    body = _markdown(reply) if reply else _block(_tail(reasoning), _QUIET)
-    return Page(f'<div class="chatmagic">{body}{_quiet(lines)}</div>', plain(reply) or "\n".join(map(one_line, lines)))
+def live(html: str, lines: Sequence[str], reasoning: str = "") -> Page:
+    """Show a part of a reply, or of the *reasoning* before it, and *lines* about how it goes on.
+
+    It will not be there for long: its text is only these lines.
+    """
+    body = html or _block(_tail(reasoning), _QUIET)
+    return Page(f'<div class="chatmagic">{body}{_quiet(lines)}</div>', "\n".join(map(one_line, lines)))
 
 
 def lines_page(lines: Sequence[str]) -> Page:
