@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from chatmagic.conversation.messages import Message, Turn, Usage
@@ -59,18 +60,22 @@ class Chat:
     """
 
     def __init__(self, name: str, sessions: Sessions, asker: Asker) -> None:
-        self._name = sessions.find(name).name
+        self._held = sessions.find(name)
         self._sessions = sessions
         self._asker = asker
 
     @property
     def _session(self) -> Session:
-        return self._sessions.find(self._name)
+        held = self._held
+        if held.name not in self._sessions or self._sessions[held.name] is not held:
+            # It was deleted, or there was none yet and somebody else has started one.
+            held = self._held = self._sessions.find(held.name)
+        return held
 
     @property
     def name(self) -> str:
         """The session's name."""
-        return self._name
+        return self._session.name
 
     @property
     def turns(self) -> list[Turn]:
@@ -147,10 +152,9 @@ class Chat:
             ChatMagicError: there is no such turn, or no reply; the conversation is as it was.
         """
         session = self._session
-        turn = session.tree[number]
-        options = session.state.at(turn).line.beyond(session.state.at(turn.parent).line)
+        turn = session.edited = session.tree[number]
         at = turn.parent.number if turn.parent else 0
-        return self._asker.ask(session, text, at=at, options=options, display=display)
+        return self._asker.ask(session, text, at=at, options=session.asked_in(turn), display=display)
 
     def undo(self, count: int = 1) -> list[str]:
         """Reverse the last *count* acts, newest first; return what they were.
@@ -158,7 +162,7 @@ class Chat:
         Raises:
             SessionError: there are not so many; nothing has changed.
         """
-        return self._sessions.undo(count, self._name)
+        return self._sessions.undo(count, self.name)
 
     def redo(self, count: int = 1) -> list[str]:
         """Repeat the last *count* acts that were undone; return what they were.
@@ -166,47 +170,49 @@ class Chat:
         Raises:
             SessionError: there are not so many; nothing has changed.
         """
-        return self._sessions.redo(count, self._name)
+        return self._sessions.redo(count, self.name)
 
     def clear(self) -> int:
         """Set all turns aside, until the act is undone; return how many."""
-        return self._sessions.idle(self._name).clear()
+        with self._sessions.idle(self.name) as session:
+            return session.clear()
 
     def use(self, at: int | None = None) -> Chat:
         """Make this the current conversation; with *at* let it go on behind that turn (0: at the beginning)."""
         if at is not None:
-            self._sessions.idle(self._name).go(at)
-        self._sessions.use(self._name)
+            with self._sessions.idle(self.name) as session:
+                session.go(at)
+        self._sessions.use(self.name)
         return self
 
     def fork(self, name: str, at: int | None = None) -> Chat:
         """Return a conversation *name* that shares the turns so far (those up to turn *at*) and goes on by itself."""
-        fork = self._sessions.fork(name, at, origin=self._name, switch=False)
+        fork = self._sessions.fork(name, at, origin=self.name, switch=False)
         return Chat(fork.name, self._sessions, self._asker)
 
     def rename(self, name: str) -> None:
         """Call the conversation *name* from now on."""
-        self._name = self._sessions.rename(self._name, name).name
+        self._sessions.rename(self.name, name)
 
     def delete(self) -> None:
         """Forget the conversation, until the act is undone (`%chat undo`, or `undo` of another conversation)."""
-        self._sessions.delete(self._name)
+        self._sessions.delete(self.name)
 
     def set(self, **settings: Any) -> None:
         """Change the conversation's own settings: ``model``, ``system``, any request parameter; ``""`` unsets."""
-        if self._name in self._sessions:
-            self._sessions.idle(self._name)
         session = self._session
-        session.set(checked(settings))
-        self._sessions.keep(session)
+        with self._sessions.idle(session.name) if session.name in self._sessions else nullcontext():
+            session.set(checked(settings))
 
     def pin(self, number: int) -> None:
         """Send turn #*number* even when not everything can be."""
-        self._sessions.idle(self._name).pin(number)
+        with self._sessions.idle(self.name) as session:
+            session.pin(number)
 
     def unpin(self, number: int) -> None:
         """Take back that turn #*number* is pinned."""
-        self._sessions.idle(self._name).unpin(number)
+        with self._sessions.idle(self.name) as session:
+            session.unpin(number)
 
     def history(self) -> Page:
         """Return the tree, a row a turn: what is in the conversation, and what was set aside."""
@@ -222,7 +228,7 @@ class Chat:
 
     def __repr__(self) -> str:
         count = len(self.turns)
-        return f"<chat session {self._name!r}: {count} turn{'' if count == 1 else 's'}>"
+        return f"<chat session {self.name!r}: {count} turn{'' if count == 1 else 's'}>"
 
 
 def _options(**values: Any) -> Settings:

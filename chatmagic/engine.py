@@ -92,7 +92,7 @@ def run_turn(
         InterruptedTurnError: the user stopped it. Text that had come is stored.
         CutReplyError: the stream ended early. Text that had come is stored.
     """
-    begin = start or session.begin(cell)
+    begin = start or (session.state if once else session.begin(cell))
     line = options.over(begin.line)
     asked = line.over(begin.own).over(defaults)
     if asked.model is None:
@@ -106,7 +106,8 @@ def run_turn(
         with _undisturbed():
             renderer.fail([*reply.notices[len(notices) :], *_what_stays(session, cell)])
         raise
-    turn = reply.turn(prompt, parent=begin.head, model=asked.model, settings=line, cells=(cell,))
+    cells = _heritage(cell, instead or session.made_by(cell))
+    turn = reply.turn(prompt, parent=begin.head, model=asked.model, settings=line, cells=cells)
     with _undisturbed():
         if not once:
             reply.notices += _what_goes(session, turn, instead, undo)
@@ -115,8 +116,18 @@ def run_turn(
         renderer.finish(session.name, turn, reply.notices)
     if reply.bug is not None:
         raise reply.bug
-    _raise_unless_complete(session, turn, reply.trouble, undo)
+    _raise_unless_complete(session, turn, reply, undo)
     return turn
+
+
+def _heritage(cell: Cell, replaced: Turn | None) -> tuple[Cell, ...]:
+    """Return the cells that a turn of *cell* belongs to: its own, and those of the turn whose place it takes."""
+    cells = replaced.cells if replaced else ()
+    return (cell, *(each for each in cells if each.id not in (cell.id, None)))
+
+
+def _ids(turn: Turn) -> set[str | None]:
+    return {cell.id for cell in turn.cells}
 
 
 def _what_stays(session: Session, cell: Cell) -> list[str]:
@@ -132,18 +143,14 @@ def _what_stays(session: Session, cell: Cell) -> list[str]:
 def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str) -> list[str]:
     """Say which turns *turn* sets aside when it is stored; those that its own cell made before are simply replaced."""
     left, came = parting(session.last, turn.parent)
-    others = [each for each in left if each is not instead and not _same_cell(each, turn)]
+    own = turn.cells[0].id
+    others = [each for each in left if each is not instead and (own is None or own not in _ids(each))]
     said = [f"in place of #{instead.number}"] if instead else []
     if others:
         later = "" if came else "later "
         said.append(f"{len(others)} {later}turn{'' if len(others) == 1 else 's'} set aside")
     count = len(others) + bool(instead)
     return [f"{', '.join(said)}; {undo} brings {'it' if count == 1 else 'them'} back"] if said else []
-
-
-def _same_cell(one: Turn, other: Turn) -> bool:
-    ids = {cell.id for cell in other.cells} - {None}
-    return any(cell.id in ids for cell in one.cells)
 
 
 @contextmanager
@@ -328,9 +335,9 @@ def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
             warnings.warn(f"a hook failed with {type(exc).__name__}: {exc}; the turn is kept", ChatMagicWarning, 2)
 
 
-def _raise_unless_complete(session: Session, turn: Turn, trouble: str, undo: str) -> None:
+def _raise_unless_complete(session: Session, turn: Turn, reply: _Reply, undo: str) -> None:
     if turn.status == "complete":
         return
     kept = f"is kept as turn #{turn.number} of {session.name!r} ({undo} drops it)" if turn.number else "is not stored"
-    message = f"{trouble}; what had come ({len(turn.reply):,} characters) {kept}"
+    message = f"{reply.trouble}; what had come ({len(reply.text):,} characters) {kept}"
     raise (InterruptedTurnError if turn.status == "interrupted" else CutReplyError)(message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.messages import Cell, Turn
@@ -98,9 +100,9 @@ class Kernel:
 
     @property
     def cell(self) -> Cell:
-        """The cell that is running, as far as the front end says."""
+        """The cell that is running, as far as the front end says; none in a thread that may run beside any cell."""
         shell = self.magics.shell if self.magics else None
-        message = getattr(shell, "parent_header", None) or {}
+        message = _request(shell)
         count = str(shell.execution_count) if shell else None
         return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
 
@@ -114,38 +116,37 @@ class Kernel:
         if at is not None and append:
             raise LineError("--at and --append exclude each other: the one goes back, the other to the end")
 
-        def plan(_: Cell) -> dict[str, Any]:
+        def plan(cell: Cell) -> dict[str, Any]:
             if at is not None:
-                return {"prompt": prompt, "start": session.state.at(session.turn(at))}
+                return {"prompt": prompt, **self._behind(session, at, cell)}
             return {"prompt": prompt, "start": session.state if append or self._appends else None}
 
         return self._run(session, plan, **how)
 
-    def retry(self, session: Session, **how: Any) -> Turn:
-        """Ask once more what the running cell had asked, else the newest prompt; the new turn takes its place."""
+    def _behind(self, session: Session, at: int, cell: Cell) -> dict[str, Any]:
+        turn, edited = session.meant(at, cell), session.edited
+        instead = {}
+        if edited is not None and edited.parent is turn and edited in session:
+            instead, session.edited = {"instead": edited}, None
+        return {"start": session.state.at(turn), **instead}
 
-        def plan(cell: Cell) -> dict[str, Any]:
-            turn = self._to_repeat(session, cell, "retry")
+    def retry(self, session: Session, **how: Any) -> Turn:
+        """Ask the newest prompt once more; the new turn takes its place."""
+
+        def plan(_: Cell) -> dict[str, Any]:
+            turn = _newest(session, "retry")
             return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn}
 
         return self._run(session, plan, **how)
 
     def go_on(self, session: Session, **how: Any) -> Turn:
-        """Let the model go on with a reply, chosen as in `retry`; one turn with the joined reply takes its place."""
+        """Let the model go on with its newest reply; one turn with the joined reply takes its place."""
 
-        def plan(cell: Cell) -> dict[str, Any]:
-            turn = self._to_repeat(session, cell, "continue")
+        def plan(_: Cell) -> dict[str, Any]:
+            turn = _newest(session, "continue")
             return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "go_on": True}
 
         return self._run(session, plan, **how)
-
-    def _to_repeat(self, session: Session, cell: Cell, verb: str) -> Turn:
-        turn = None if self._appends else session.made_by(cell)
-        if turn := turn or session.last:
-            return turn
-        raise SessionError(
-            f"session {session.name!r} has no turn to {verb}. Ask something first: %%chat {session.name}"
-        )
 
     @property
     def _appends(self) -> bool:
@@ -162,7 +163,7 @@ class Kernel:
     ) -> Turn:
         """Run one turn as *plan* says when the session is free; *display* it.
 
-        A session that gets its first turn is known from then on. *typed* in a magic, it is the current one, too.
+        *typed* in a magic, the session is the current one from then on.
         """
         from chatmagic.engine import Retry, run_turn
 
@@ -171,11 +172,8 @@ class Kernel:
         if self.marks is not None:
             self.marks.forget(cell)
 
-        def keep(session: Session, _: Turn) -> None:
-            if typed:
-                self.sessions.asked_by(cell, session)
-            else:
-                self.sessions.keep(session)
+        def follow(session: Session, _: Turn) -> None:
+            self.sessions.asked_by(cell, session)
 
         with _alone(session, renderer), self.sessions.asking(session):
             return run_turn(
@@ -187,7 +185,7 @@ class Kernel:
                 cell=cell,
                 undo="%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()",
                 retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
-                on_turn=[keep],
+                on_turn=[follow] if typed else [],
                 **how,
             )
 
@@ -235,6 +233,23 @@ class Kernel:
             self.client.endpoints = self.magics.endpoints
             self.client.timeout = self.magics.timeout
         return self.client
+
+
+def _newest(session: Session, verb: str) -> Turn:
+    if session.last is None:
+        start = f"Ask something first: %%chat {session.name}"
+        raise SessionError(f"session {session.name!r} has no turn to {verb}. {start}")
+    return session.last
+
+
+def _request(shell: Any) -> Mapping[str, Any]:
+    """Return the message that the running cell came with."""
+    of_context = getattr(shell, "_parent_header", None)
+    if isinstance(of_context, ContextVar):
+        # shell.parent_header would be the message of whatever cell runs meanwhile.
+        return of_context.get(None) or {}
+    known = threading.current_thread() is threading.main_thread()
+    return getattr(shell, "parent_header", None) or {} if known else {}
 
 
 @contextmanager

@@ -229,7 +229,9 @@ def _ways(key: str, value: Any) -> Iterable[str]:
     short = {"model": "-m ", "system": "-s "}.get(key, "") if value else ""
     texts = [value] if isinstance(value, str) else []
     for text in [*texts, json.dumps(value, ensure_ascii=False)]:
-        for quote in ("", *sorted("\"'", key=text.count)):
+        quotes = sorted("\"'", key=text.count)
+        # Without quotes around it, one within could find its end in a later word.
+        for quote in quotes if set(text) & set(quotes) else ["", *quotes]:
             yield f"{short or f'--set {key}='}{quote}{text}{quote}"
             yield f"--set {quote}{key}={text}{quote}"
 

@@ -102,7 +102,7 @@ class ChatMagic(Magics):
             options=options,
             once=bool(values["once"]),
             stream=not values["no-stream"],
-            notices=[] if values["once"] else _about(session),
+            notices=[] if values["once"] else [*_about(session), *_left(session)],
         )
 
     @no_var_expand
@@ -112,9 +112,7 @@ class ChatMagic(Magics):
         from chatmagic.commands import run
         from chatmagic.commands.verb import Desk
 
-        home = kernel.sessions.home(kernel.cell)
-        desk = Desk(kernel.sessions, kernel.defaults, kernel, home, self.shell.set_next_input)
-        self._show(run(line, desk, CELL))
+        self._show(run(line, Desk(kernel.sessions, kernel.defaults, kernel, self.shell.set_next_input), CELL))
 
     def _filled(self, prompt: str) -> str:
         from chatmagic.conversation.template import fill
@@ -150,6 +148,12 @@ def _about(session: Session) -> list[str]:
     return notes
 
 
+def _left(session: Session) -> list[str]:
+    """Say that this cell, which asked in another session before, has left a turn there."""
+    left = kernel.sessions.left_in(kernel.cell, session)
+    return [f"turn #{left[1].number} of this cell stays in {left[0].name!r}"] if left else []
+
+
 def _raw(shell: InteractiveShell, line: str, cell: str) -> str:
     """Return the text of the cell as it was typed.
 
@@ -183,6 +187,8 @@ def load(shell: InteractiveShell) -> None:
     kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
     kernel.uncomplete = install(shell, _known)
+    if kernel.marks is not None:
+        kernel.marks.open()
 
 
 def _known() -> Known:
@@ -236,7 +242,6 @@ def unload(shell: InteractiveShell) -> None:
         kernel.panel = None
     if kernel.marks is not None:
         kernel.marks.close()
-        kernel.marks = None
     if kernel.client is not None:
         kernel.client.close()
 

@@ -18,6 +18,7 @@ def plain(text: str) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """Return *text* as one plain line of at most *limit* characters."""
-    words = (plain(word) for word in text.split())  # split first: a carriage return ends a word, too
+    begin = text[: 20 * limit]  # enough, and quick where the text is long
+    words = (plain(word) for word in begin.split())  # split first: a carriage return ends a word, too
     line = " ".join(word for word in words if word)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= limit and len(begin) == len(text) else line[: limit - 1] + "…"

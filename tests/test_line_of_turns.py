@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -83,26 +87,6 @@ def test_what_is_not_on_the_line_is_not_replaced(three: Session) -> None:
     three.undo(2)
     run(three, "b", "3")
     assert said(three) == ["a1", "b3"]
-
-
-def test_a_turn_leaves_its_cells_to_what_takes_its_place(three: Session) -> None:
-    """What is asked in place of a cell's turn belongs to that cell, too, which replaces it when it runs again."""
-    first = three.tree[1]
-    edited = three.add(Turn("edited", "r", parent=first, cells=(Cell("e", "2"),)))
-    assert edited.cells == (Cell("e", "2"), Cell("b", "1"))
-
-    run(three, "b", "3")
-    assert said(three) == ["a1", "b3"]
-    run(three, "e", "4")
-    assert said(three) == ["a1", "e4"]
-
-
-def test_a_cell_inherits_nothing_from_itself(three: Session) -> None:
-    """A cell that runs again is the only execution of itself that its turn belongs to."""
-    run(three, "b", "2")
-    again = run(three, "b", "3")
-
-    assert again.cells == (Cell("b", "3"),)
 
 
 def test_settings_of_a_re_run_are_those_before_it() -> None:
@@ -285,3 +269,112 @@ def test_undo_of_a_named_session() -> None:
     assert (a.name, said(a), sessions.current) == ("a", [], "b")
     assert sessions.redo(2, "a") == ["turn #1", "rename 'a' to 'c'"]
     assert (a.name, said(a), sessions.current) == ("c", ["x1"], "b")
+
+
+def test_undo_never_leaves_the_session() -> None:
+    """Two undos of a fork that has one act are an error that changes nothing, and touch no act of the origin."""
+    sessions = Sessions()
+    a = sessions.new("a")
+    run(a, "x", "1")
+    sessions.undo()
+    fork = sessions.fork("p")
+    with pytest.raises(SessionError, match="cannot undo 2 in session 'p': there is 1 act to undo"):
+        sessions.undo(2)
+
+    assert (sessions.current, [each.name for each in sessions], said(a), said(fork)) == ("p", ["a", "p"], [], [])
+    sessions.undo()
+    assert (sessions.current, [each.name for each in sessions]) == ("a", ["a"])
+
+
+def test_redo_repeats_what_was_undone_last() -> None:
+    """A rename ends what could be redone before, and is itself redone after its undo."""
+    sessions = Sessions()
+    a = sessions.new("a")
+    run(a, "x", "1")
+    sessions.undo()
+    sessions.rename("a", "r")
+    sessions.undo()
+
+    assert sessions.redo() == ["rename 'a' to 'r'"]
+    with pytest.raises(SessionError, match="nothing to redo"):
+        sessions.redo()
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_acts_at_all(count: int) -> None:
+    """To undo nothing is an error, not an act."""
+    sessions = Sessions()
+    sessions.new("a")
+    for act in (sessions.undo, sessions.redo):
+        with pytest.raises(SessionError, match=f"do {count} acts: a number from 1 up"):
+            act(count)
+
+
+def test_a_deleted_session_says_how_it_comes_back() -> None:
+    """The name of a deleted session is no unknown name."""
+    sessions = Sessions()
+    sessions.new("a")
+    sessions.new("b")
+    sessions.delete("a")
+    with pytest.raises(SessionError, match=r"session 'a' was deleted. %chat undo may bring it back"):
+        sessions.use("a")
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads that change places all the time."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_threads_that_start_sessions_lose_none() -> None:
+    """Every session in which something was said is known, whoever started another one at the same time."""
+    sessions = Sessions()
+
+    def start(number: int) -> None:
+        session = sessions.find(f"s{number}")
+        session.add(Turn("p", "r"))
+        if number % 5 == 0:
+            sessions.rename(session.name, f"t{number}")
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(start, range(500)))
+
+    assert sorted(session.name for session in sessions) == sorted(f"{'ts'[n % 5 > 0]}{n}" for n in range(500))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_threads_that_set_lose_nothing(three: Session) -> None:
+    """Settings and pins that several threads change at once are all there in the end."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: three.set(Settings({f"k{n}": n})), range(200)))
+        list(pool.map(three.pin, [1, 2, 3]))
+
+    assert len(three.settings.values) == 200
+    assert three.state.pinned == {1, 2, 3}
+
+
+def test_nobody_asks_under_an_act() -> None:
+    """While an act is done in a session, a prompt waits, so that its reply cannot undo the act."""
+    sessions = Sessions()
+    sessions.new("a")
+    with sessions.idle("a") as session:
+        thread = threading.Thread(target=session.lock.acquire, kwargs={"timeout": 5})
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+    thread.join()
+
+
+def test_what_a_number_stands_for(three: Session) -> None:
+    """A cell that asks behind a turn again asks behind what has taken its place; a new cell takes it exactly."""
+    old = three.tree[1]
+    three.add(Turn("x", "r", parent=old, cells=(Cell("x", "1"),)))
+    new = run(three, "a", "2")
+
+    assert three.meant(1, Cell("x", "2")) is new
+    assert three.meant(1, Cell("y", "1")) is old
+    assert three.meant(0, Cell("x", "2")) is None

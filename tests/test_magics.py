@@ -384,14 +384,14 @@ def test_verbs_say_what_happened(shell: InteractiveShell, capsys: pytest.Capture
         good(shell, f"%chat {verb}")
 
     assert capsys.readouterr().out.splitlines() == [
-        "The current session is 'a' (1 turn).",
+        "The current session is 'a' (1 turn). %chat use b goes back.",
         "'a' is empty now; 1 turn set aside, and what its cells had set. %chat undo brings everything back.",
         "Undone: clear. 'a' has 1 turn now. %chat redo repeats it.",
         "Redone: clear. 'a' has 0 turns now. %chat undo takes it back.",
         "Undone: clear. 'a' has 1 turn now. %chat redo repeats it.",
         "'a': model=big, temperature=0.5. %chat undo takes it back.",
         "Undone: set model temperature. 'a' has 1 turn now. %chat redo repeats it.",
-        "The current session is 'c', new and empty.",
+        "The current session is 'c', new and empty. %chat use a goes back.",
     ]
 
 

@@ -158,18 +158,24 @@ def test_a_fork_does_not_keep_outputs_of_the_other(
     session.clear()
     assert page.marked == ["a1"]
     session.undo()
+    run(fork, marks, "b", "1")
     fork.clear()
-    assert page.marked == []
+    assert page.marked == ["b1"]
+    sessions.use("s")
+    sessions.delete("f")
+    assert page.marked == ["b1"]
 
 
 def test_closed_marks_follow_no_more(session: Session, marks: Marks, page: Page) -> None:
-    """After %unload_ext nothing is repainted."""
+    """After %unload_ext nothing is repainted, and after %load_ext all is as it should be."""
     run(session, marks, "a", "1")
     marks.close()
     marks.close()
     session.clear()
 
     assert page.paints == 0
+    marks.open()
+    assert page.marked == ["a1"]
 
 
 def test_two_threads(sessions: Sessions, marks: Marks, page: Page) -> None:

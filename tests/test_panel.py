@@ -249,7 +249,7 @@ def test_deleted_meanwhile(panel: Panel, sessions: Sessions) -> None:
     sessions.watchers.append(follow)
     named(panel, "Session").value = "one"
 
-    assert "no session 'one'" in text(panel)
+    assert "session 'one' was deleted" in text(panel)
     assert named(panel, "Session").options == (("two · 1 turn", "two"),)
     assert sessions.current == "two"
 

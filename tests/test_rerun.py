@@ -244,14 +244,95 @@ def test_retry(run: Run, far: FakeClient) -> None:
 
 
 def test_a_retried_turn_belongs_to_its_cell(run: Run) -> None:
-    """Running the asking cell again replaces the retried turn, and running the retry again retries that."""
+    """Running the asking cell again replaces the retried turn; a retry always takes the newest prompt."""
     three(run)
     run("%chat retry", "r")
-    run("%%chat t\nd", "d")
-    run("%chat retry", "r")
-    assert said("t") == ["a", "b", "c"]
     run("%%chat t\nC", "c")
     assert said("t") == ["a", "b", "C"]
+    run("%%chat t\nd", "d")
+    run("%chat retry", "r")
+    assert said("t") == ["a", "b", "C", "d"]
+
+
+def test_an_edited_turn_belongs_to_its_cell(run: Run, shell: InteractiveShell) -> None:
+    """What %chat edit has put into a cell takes the place of the turn, and either cell replaces it again."""
+    puts: list[str] = []
+    next_input: Any = shell
+    next_input.set_next_input = puts.append
+    three(run)
+    run("%chat edit 2")
+    assert "in place of #2, 1 later turn set aside; %chat undo brings them back" in run(puts[0] + "!", "e")
+    assert said("t") == ["a", "b!"]
+    run("%%chat t\nB", "b")
+    assert said("t") == ["a", "B"]
+    run("%%chat t --at 1\nother", "o")
+    run("%%chat t\nB", "b")
+    assert said("t") == ["a", "other", "B"]
+
+
+def test_a_cell_that_was_inserted_above(run: Run) -> None:
+    """--at 0 starts over, and the cells below go on behind it when all are run."""
+    three(run)
+    for _ in range(2):
+        run("%%chat t --at 0\nnew", "n")
+        three(run)
+        assert said("t") == ["new", "a", "b", "c"]
+
+
+def test_at_follows_the_notebook(run: Run) -> None:
+    """When all cells run again, --at goes on behind what has taken the place of the turn that it named."""
+    three(run)
+    for first in ("a", "A"):
+        run(f"%%chat t\n{first}", "a")
+        run("%%chat t\nb", "b")
+        run("%%chat t --at 1\nx", "x")
+        assert said("t") == [first, "x"]
+
+
+def test_a_cell_that_changes_its_session_says_what_it_leaves(run: Run) -> None:
+    """A turn that no cell shows any more is named once."""
+    three(run)
+    assert "turn #2 of this cell stays in 't'" in run("%%chat u\nb", "b")
+    assert "stays" not in run("%%chat u\nb", "b")
+
+
+def test_once_asks_at_the_end(run: Run, far: FakeClient) -> None:
+    """What is kept nowhere takes no place: the whole history is sent, also from a cell that has asked before."""
+    three(run)
+    run("%%chat t --once\nquestion", "a")
+    assert sent(far) == ["a", "a", "b", "b", "c", "c", "question"]
+    assert said("t") == ["a", "b", "c"]
+
+
+def test_a_thread_belongs_to_no_cell(run: Run, kernel: magics.Kernel) -> None:
+    """What a thread asks while some cell runs is not replaced when that cell runs again."""
+    run("%%chat t\na", "a")
+    ask = "threading.Thread(target=chatmagic.session('t').ask, args=('bg',))"
+    code = f"import threading, chatmagic\nt = {ask}; t.start(); t.join()"
+    for _ in range(2):
+        run(code, "thread")
+
+    assert said("t") == ["a", "bg", "bg"]
+    assert kernel.sessions["t"].turns[-1].cells[0].id is None
+
+
+def test_a_handle_follows_its_session(run: Run) -> None:
+    """A handle keeps its conversation through renames and their undo; of a deleted one it starts anew."""
+    three(run)
+    chat = chatmagic.session("t")
+    run("%chat rename t coach")
+    chat.ask("d")
+    assert (chat.name, said("coach")) == ("coach", ["a", "b", "c", "d"])
+    chat.rename("z")
+    assert chat.undo() == ["rename 'coach' to 'z'"]
+    assert chat.name == "coach"
+    run("%chat new other")
+    chat.delete()
+    assert chat.turns == []
+    with pytest.raises(SessionError, match=r"session 'coach' was deleted. %chat undo may bring it back"):
+        chat.undo()
+    run("%chat undo")
+    assert len(chat.turns) == 4
 
 
 def test_retry_keeps_what_the_cell_had_asked_for(run: Run, far: FakeClient) -> None:
@@ -345,10 +426,10 @@ def test_history_shows_the_tree(run: Run) -> None:
     run("%chat fork f")
     rows = run("%chat history t").splitlines()
 
-    assert [row.split("  ")[0] for row in rows[1:-1]] == ["● #1", "│ ○ #2", "│ ○ #3", "│ ○ #4", "● #5"]
+    assert [row.split("  ")[0] for row in rows[1:-1]] == ["● #1", "├ ○ #2", "│ ○ #3", "├ ○ #4", "● #5"]
     assert rows[1].endswith("pinned")
     assert rows[5].endswith("'t' stands here, 'f' stands here")
-    assert rows[-1] == "○ was set aside: %chat use t --at N goes there"
+    assert rows[-1] == "○ is not in the conversation: %chat use t --at N goes there"
 
 
 def test_history_of_a_cleared_session(run: Run) -> None:
@@ -365,16 +446,6 @@ def test_show_says_what_is_not_in_the_conversation(run: Run) -> None:
     run("%chat use t --at 1")
     assert run("%chat show 3").startswith("not in the conversation\n")
     assert not run("%chat show 1").startswith("not in the conversation")
-
-
-def test_verbs_of_a_cell_follow_its_session(run: Run) -> None:
-    """A retry that runs again retries in the session where it did before."""
-    run("%%chat t\na", "a")
-    run("%chat retry", "r")
-    run("%%chat u\nb", "b")
-    run("%chat retry", "r")
-
-    assert [len(chatmagic.session(name)._session.tree.turns) for name in "tu"] == [3, 1]
 
 
 def test_the_handle_has_the_verbs(run: Run, far: FakeClient) -> None:

@@ -913,7 +913,7 @@ def test_busy_while_asking(two: Sessions) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda s: s.idle("a"),
+        lambda s: s.idle("a").__enter__(),
         lambda s: s.undo(),
         lambda s: s.redo(),
         lambda s: s.rename("a", "z"),

@@ -33,41 +33,45 @@ def _history(desk: Desk, values: dict[str, Any]) -> Answer:
 
 def _retry(desk: Desk, values: dict[str, Any]) -> Answer:
     model = {} if values["model"] is None else {"model": values["model"]}
-    desk.edge.retry(desk.session(desk.home), typed=True, options=checked(model))
+    desk.edge.retry(desk.session(None), typed=True, options=checked(model))
     return ""
 
 
 def _continue(desk: Desk, _: dict[str, Any]) -> Answer:
-    desk.edge.go_on(desk.session(desk.home), typed=True)
+    desk.edge.go_on(desk.session(None), typed=True)
     return ""
 
 
 def _edit(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.session(None)
     turn = session.tree[turn_number(values["n"])]
-    parent = turn.parent.number if turn.parent else 0
-    before, asked = session.state.at(turn.parent).line, session.state.at(turn).line
-    options, lost = written(asked.beyond(before))
+    options, lost = written(session.asked_in(turn))
+    at = f"--at {turn.parent.number if turn.parent else 0}"
     raw = "--raw" if "{{" in turn.prompt else ""
-    cell = " ".join(filter(None, ["%%chat", session.name, f"--at {parent}", options, raw])) + "\n" + turn.prompt
+    cell = " ".join(filter(None, ["%%chat", session.name, at, options, raw])) + "\n" + turn.prompt
     if turn.prompt.endswith("\n"):
         cell += "\n"  # as the last line of a cell, it is none of the prompt
+    session.edited = turn
     desk.next_cell(cell)
     missing = f" Not on its line, because no line can hold it: {', '.join(lost)}." if lost else ""
     return f"The prompt of turn #{turn.number} is in the next cell. Nothing has changed until it runs.{missing}"
 
 
 def _pin(desk: Desk, values: dict[str, Any]) -> Answer:
-    session, number = desk.session(None), turn_number(values["n"])
-    if not desk.sessions.idle(session.name).pin(number):
-        return f"Turn #{number} of {session.name!r} is pinned already; nothing has changed."
-    return f"Turn #{number} of {session.name!r} is sent even when not everything can be. %chat undo takes it back."
+    number = turn_number(values["n"])
+    with desk.sessions.idle(desk.sessions.current) as session:
+        if not session.pin(number):
+            return f"Turn #{number} of {session.name!r} is pinned already; nothing has changed."
+    return (
+        f"Turn #{number} of {session.name!r} stays in what is sent if not everything can be. %chat undo takes it back."
+    )
 
 
 def _unpin(desk: Desk, values: dict[str, Any]) -> Answer:
-    session, number = desk.session(None), turn_number(values["n"])
-    if not desk.sessions.idle(session.name).unpin(number):
-        return f"Turn #{number} of {session.name!r} is not pinned; nothing has changed."
+    number = turn_number(values["n"])
+    with desk.sessions.idle(desk.sessions.current) as session:
+        if not session.unpin(number):
+            return f"Turn #{number} of {session.name!r} is not pinned; nothing has changed."
     return f"Turn #{number} of {session.name!r} is not pinned any more. %chat undo takes it back."
 
 

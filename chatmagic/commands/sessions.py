@@ -35,23 +35,32 @@ def _row(desk: Desk, session: Session) -> list[str]:
 
 
 def _use(desk: Desk, values: dict[str, Any]) -> Answer:
+    before = desk.sessions.current
     moved = "" if values["at"] is None else _go(desk, values["name"], turn_number(values["at"], least=0))
     session = desk.sessions.use(values["name"])
-    return f"The current session is {session.name!r} ({count_of(len(session.turns), 'turn')}).{moved}"
+    return (
+        f"The current session is {session.name!r} ({count_of(len(session.turns), 'turn')}).{_to(desk, before)}{moved}"
+    )
+
+
+def _to(desk: Desk, before: str) -> str:
+    """Say how to get back to the session that was the current one."""
+    return f" %chat use {before} goes back." if before in desk.sessions and before != desk.sessions.current else ""
 
 
 def _go(desk: Desk, name: str, number: int) -> str:
-    session = desk.sessions.idle(name)
-    left, _ = parting(session.last, session.turn(number))
-    if not session.go(number):
-        return ""
+    with desk.sessions.idle(name) as session:
+        left, _ = parting(session.last, session.turn(number))
+        if not session.go(number):
+            return ""
     aside = f"; {count_of(len(left), 'turn')} set aside" if left else ""
-    return f" It stands at {f'turn #{number}' if number else 'the beginning'} now{aside}. %chat undo takes it back."
+    return f" It stands at {f'turn #{number}' if number else 'the beginning'} now{aside}. %chat undo takes that back."
 
 
 def _new(desk: Desk, values: dict[str, Any]) -> Answer:
+    before = desk.sessions.current
     session = desk.sessions.new(values["name"], settings(values))
-    return f"The current session is {session.name!r}, new and empty."
+    return f"The current session is {session.name!r}, new and empty.{_to(desk, before)}"
 
 
 def _fork(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -77,11 +86,9 @@ def _back(desk: Desk, name: str) -> str:
 
 
 def _clear(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.sessions.idle(values["name"] or desk.sessions.current)
-    asked = session.state.line
-    count = session.clear()
-    also = ", and what its cells had set" if asked else ""
-    gone = f"{count_of(count, 'turn')} set aside{also}"
+    with desk.sessions.idle(values["name"] or desk.sessions.current) as session:
+        also = ", and what its cells had set" if session.state.line else ""
+        gone = f"{count_of(session.clear(), 'turn')} set aside{also}"
     return f"{session.name!r} is empty now; {gone}. {_back(desk, session.name)} brings everything back."
 
 
@@ -113,7 +120,12 @@ VERBS = {
     ),
     "rename": Verb(Form("%chat rename", "Give a session another name.", ("OLD", "NEW")), _rename),
     "fork": Verb(
-        Form("%chat fork", "Go on with the turns of the current session under a second name.", ("NAME",), (AT,)),
+        Form(
+            "%chat fork",
+            "Give the turns of the current session a second name, go on there, and leave the first one as it is.",
+            ("NAME",),
+            (AT,),
+        ),
         _fork,
     ),
     "delete": Verb(Form("%chat delete", "Delete a session; %chat undo brings it back.", ("NAME",)), _delete),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb
@@ -20,16 +21,14 @@ def _set(desk: Desk, values: dict[str, Any]) -> Answer:
         rows = [[key, _shown(value), "" if key in own else "by default"] for key, value in in_force]
         return table(["setting", "value", ""], rows)
     changes = assignments(values["key=value"])
-    if session.name in desk.sessions:
-        desk.sessions.idle(session.name)
-    if not session.set(changes):
-        return f"{session.name!r} has it so already; nothing has changed."
-    desk.sessions.keep(session)
+    with desk.sessions.idle(session.name) if session.name in desk.sessions else nullcontext():
+        if not session.set(changes):
+            return f"{session.name!r} has it so already; nothing has changed."
     told = [
         f"{key}={_shown(changes.values[key])}" if key in changes.values else f"{key} unset"
         for key in sorted(changes.keys)
     ]
-    return f"{session.name!r}: {', '.join(told)}. %chat undo takes it back."
+    return f"{session.name!r}: {', '.join(told).rstrip('.')}. %chat undo takes it back."
 
 
 def _shown(value: object) -> str:

@@ -38,13 +38,12 @@ class Doer(Protocol):
 class Desk:
     """What a verb works on: the kernel's sessions, the settings that lie below theirs, and what only an edge can do.
 
-    *home* is the session in which the running cell asks; *next_cell* puts a text into a new cell below it.
+    *next_cell* puts a text into a new cell below the running one.
     """
 
     sessions: Sessions
     defaults: Settings
     edge: Doer
-    home: str
     next_cell: Callable[[str], None]
 
     def session(self, name: str | None) -> Session:

@@ -111,6 +111,8 @@ class Session:
         self.on_change: Callable[[], None] = lambda: None
         self.lock = threading.RLock()
         """Held while a prompt is answered: a session answers one at a time."""
+        self.edited: Turn | None = None
+        """The turn whose prompt was put into a cell to be asked differently."""
         self.tree = Tree()
         self.state = State(own=Settings(own.values))
         self._moving = threading.Lock()
@@ -138,20 +140,33 @@ class Session:
             return self._line[: self._place(turn) + 1]
         return parting(None, turn)[1]
 
-    def after(self, turn: Turn | None) -> list[Turn]:
-        """Return the turns of the line behind *turn* (None: all); none if it is not on the line."""
-        if turn is None:
-            return self.turns
-        return self._line[self._place(turn) + 1 :] if turn in self else []
-
     def made_by(self, cell: Cell) -> Turn | None:
         """Return the first turn of the line that belongs to *cell* by an earlier execution."""
         return next((turn for turn in self.tree.of_cell(cell.id or "") if turn in self and _earlier(turn, cell)), None)
+
+    def meant(self, number: int, cell: Cell) -> Turn | None:
+        """Return the turn that ``--at`` *number* (0: none) stands for in *cell*.
+
+        That is turn #*number* when the cell asks behind it for the first time. When it does so again, and the cell
+        of that turn has run again as well, it is the turn that this one has on the line now.
+
+        Raises:
+            SessionError: there is no such turn.
+        """
+        turn = self.turn(number)
+        if turn is None or turn in self or all(each.parent is not turn for each in self.tree.of_cell(cell.id or "")):
+            return turn
+        heirs = (each for made in turn.cells for each in self.tree.of_cell(made.id or "") if each in self)
+        return next(heirs, turn)
 
     def begin(self, cell: Cell) -> State:
         """Return where a turn of *cell* begins: where its earlier turns on the line began, else where the line ends."""
         earlier = self.made_by(cell)
         return self.state if earlier is None else self.state.at(earlier.parent)
+
+    def asked_in(self, turn: Turn) -> Settings:
+        """Return what the cell of *turn* asked for itself, as far as nothing was set since."""
+        return self.state.at(turn).line.beyond(self.state.at(turn.parent).line)
 
     def again(self, turn: Turn) -> State:
         """Return where *turn* is asked once more: behind its parent, with what its own cell has asked for."""
@@ -175,16 +190,9 @@ class Session:
         return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0))
 
     def add(self, turn: Turn) -> Turn:
-        """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside.
-
-        The turn whose place it takes leaves it its cells.
-        """
-        if replaced := self.after(turn.parent)[:1]:
-            known = {cell.id for cell in turn.cells}
-            heritage = [cell for cell in replaced[0].cells if cell.id not in known and cell.id is not None]
-            turn = replace(turn, cells=(*turn.cells, *heritage))
+        """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside."""
         stored = self.tree.grow(turn)
-        self._act(f"turn #{stored.number}", replace(self.state, head=stored, line=stored.settings))
+        self._act(f"turn #{stored.number}", lambda state: replace(state, head=stored, line=stored.settings))
         return stored
 
     def clear(self) -> int:
@@ -192,7 +200,7 @@ class Session:
         count = len(self._line)
         if not count and not self.state.line:
             raise SessionError(f"session {self.name!r} is already empty")
-        self._act("clear", self.state.at(None))
+        self._act("clear", lambda state: state.at(None))
         return count
 
     def go(self, number: int) -> bool:
@@ -204,7 +212,7 @@ class Session:
         turn = self.turn(number)
         if turn is self.state.head:
             return False
-        self._act(f"use --at {number}", self.state.at(turn))
+        self._act(f"use --at {number}", lambda state: state.at(turn))
         return True
 
     def turn(self, number: int) -> Turn | None:
@@ -220,13 +228,15 @@ class Session:
 
     def set(self, changes: Settings) -> bool:
         """Change the session's own settings, also where cells of the line had asked for something; False: no change."""
-        own = Settings(changes.over(self.state.own).values)
-        line = self.state.line.without(changes.keys)
-        if own == self.state.own and line == self.state.line:
-            return False
-        since = {**self.state.since, **dict.fromkeys(changes.keys, len(self.tree.turns))}
-        self._act("set " + " ".join(sorted(changes.keys)), replace(self.state, own=own, line=line, since=since))
-        return True
+
+        def changed(state: State) -> State:
+            own, line = Settings(changes.over(state.own).values), state.line.without(changes.keys)
+            if (own, line) == (state.own, state.line):
+                return state
+            since = {**state.since, **dict.fromkeys(changes.keys, len(self.tree.turns))}
+            return replace(state, own=own, line=line, since=since)
+
+        return self._act("set " + " ".join(sorted(changes.keys)), changed)
 
     def pin(self, number: int) -> bool:
         """Say that turn #*number* is sent whatever else is left out; False: it is pinned already.
@@ -237,7 +247,7 @@ class Session:
         if self.tree[number] not in self:
             there = f"%chat use {self.name} --at {number}"
             raise SessionError(f"turn #{number} is not in the conversation {self.name!r} now. Go there first: {there}")
-        return self._pin(f"pin {number}", self.state.pinned | {number})
+        return self._act(f"pin {number}", lambda state: replace(state, pinned=state.pinned | {number}))
 
     def unpin(self, number: int) -> bool:
         """Take back that turn #*number* is pinned; False: it is not.
@@ -245,13 +255,8 @@ class Session:
         Raises:
             SessionError: there is no such turn.
         """
-        return self._pin(f"unpin {number}", self.state.pinned - {self.tree[number].number or 0})
-
-    def _pin(self, what: str, pinned: frozenset[int]) -> bool:
-        if pinned == self.state.pinned:
-            return False
-        self._act(what, replace(self.state, pinned=pinned))
-        return True
+        known = _number(self.tree[number])
+        return self._act(f"unpin {number}", lambda state: replace(state, pinned=state.pinned - {known}))
 
     @property
     def done(self) -> list[Act]:
@@ -286,13 +291,34 @@ class Session:
         self.on_change()
         return acts
 
-    def _act(self, what: str, after: State) -> None:
+    def forget_undone(self) -> None:
+        """Let nothing be redone: something else has been done since."""
         with self._moving:
+            del self._log[self._done :]
+
+    def standing(self) -> Callable[[], None]:
+        """Return what brings the session back to where it stands now, whatever is undone and redone until then."""
+        name, done, state = self.name, self._done, self.state
+
+        def back() -> None:
+            with self._moving:
+                self.name, self._done = name, done
+                self._stand(state)
+
+        return back
+
+    def _act(self, what: str, change: Callable[[State], State]) -> bool:
+        """Do what *change* says and keep it in the log; False: it changes nothing."""
+        with self._moving:
+            after = change(self.state)
+            if after == self.state:
+                return False
             del self._log[self._done :]
             self._log.append(Act(what, self.state, after))
             self._done += 1
             self._stand(after)
         self.on_change()
+        return True
 
     def _stand(self, state: State) -> None:
         left, came = parting(self.state.head, state.head)

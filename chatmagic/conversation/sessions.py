@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import threading
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
+from functools import partial
+from weakref import WeakValueDictionary, ref
 
-from chatmagic.conversation.messages import Cell
+from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.session import Session, acts_to, next_stamp, session_name
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import ChatMagicWarning, SessionError
@@ -48,10 +51,11 @@ class Sessions:
         self.watchers: list[Callable[[], None]] = []
         self._by_name: dict[str, Session] = {}
         self._drafts: WeakValueDictionary[str, Session] = WeakValueDictionary()
+        self._lock = threading.RLock()
         self._moves: list[Move] = []
         self._moved_back: list[Move] = []
         self._homes: dict[str, tuple[Session, int]] = {}  # where cells asked last, and when
-        self._held = False  # watchers are told later
+        self._held = 0  # so many blocks of acts are not over; the watchers are told when they are
         self._switched = -1  # when somebody chose the current session for the cells that run next
 
     def __iter__(self) -> Iterator[Session]:
@@ -65,21 +69,38 @@ class Sessions:
 
     def __getitem__(self, name: str) -> Session:
         name = session_name(name)
-        if name not in self._by_name:
-            raise SessionError(f"no session {name!r} (known: {self._some_known()}). Start it with %%chat {name}")
-        return self._by_name[name]
+        if (session := self._by_name.get(name)) is None:
+            raise self._unknown(name)
+        return session
+
+    def _unknown(self, name: str) -> SessionError:
+        if any(move.old == name and move.new is None for move in self._moves):
+            return SessionError(f"session {name!r} was deleted. %chat undo may bring it back")
+        return SessionError(f"no session {name!r} (known: {self._some_known()}). Start it with %%chat {name}")
 
     def find(self, name: str) -> Session:
         """Return the session *name*, or a new one that nobody knows until it is kept."""
         name = session_name(name)
-        # Whoever asks for the same name meanwhile gets the same one, or one of the two would be lost.
-        return self._by_name.get(name) or self._drafts.setdefault(name, Session(name))
+        with self._lock:
+            # Whoever asks for the same name meanwhile gets the same one, or one of the two would be lost.
+            session = self._by_name.get(name) or self._drafts.get(name)
+            if session is None:
+                session = self._drafts[name] = Session(name)
+                session.on_change = partial(self._keep_draft, ref(session))
+        return session
+
+    def _keep_draft(self, draft: ref[Session]) -> None:
+        """A session is known as soon as something is done in it."""
+        if (session := draft()) is not None:
+            self.keep(session)
 
     def keep(self, session: Session) -> None:
         """Make *session* known by its name."""
-        if self._by_name.get(session.name) is not session:
+        with self._lock:
+            if self._by_name.get(session.name) is session:
+                return
             self._rename(session, None, session.name)
-            self._changed()
+        self._changed()
 
     def use(self, name: str) -> Session:
         """Make the session *name* the current one."""
@@ -99,15 +120,23 @@ class Sessions:
         return self.current
 
     def asked_by(self, cell: Cell, session: Session) -> None:
-        """Keep *session*, in which *cell* has just asked, and make it the current one."""
-        before, _ = self._homes.get(cell.id or "", (session, -1))
-        if before is session:
-            self._switched = -1
-        if cell.id is not None:
-            self._homes[cell.id] = session, next_stamp()
-        self.keep(session)
-        self.current = session.name
+        """Make *session*, in which *cell* has just asked, the current one."""
+        with self._lock:
+            before, _ = self._homes.get(cell.id or "", (session, -1))
+            if before is session:
+                self._switched = -1
+            if cell.id is not None:
+                self._homes[cell.id] = session, next_stamp()
+            self.current = session.name
         self._changed()
+
+    def left_in(self, cell: Cell, session: Session) -> tuple[Session, Turn] | None:
+        """Return what *cell* has left in another session than *session*, where it asked last."""
+        before, _ = self._homes.get(cell.id or "", (session, -1))
+        if before is session or self._by_name.get(before.name) is not before:
+            return None
+        turn = before.made_by(cell)
+        return (before, turn) if turn else None
 
     @contextmanager
     def asking(self, session: Session) -> Iterator[None]:
@@ -124,16 +153,20 @@ class Sessions:
                 self.busy.pop(session, None)
             self._changed()
 
-    def idle(self, name: str) -> Session:
-        """Return the session *name* if nobody is asking in it: what is done under a reply would be undone by it.
+    @contextmanager
+    def idle(self, name: str) -> Iterator[Session]:
+        """Give the session *name* for an act, and let nobody ask meanwhile: a reply would undo what is done under it.
 
         Raises:
             SessionError: there is no such session, or it is being asked.
         """
         session = self[name]
-        if self.busy[session]:
+        if self.busy[session] or not session.lock.acquire(blocking=False):
             raise SessionError(f"{session.name!r} is being asked just now. Wait for the reply, or stop it")
-        return session
+        try:
+            yield session
+        finally:
+            session.lock.release()
 
     def new(self, name: str, own: Settings = NOTHING) -> Session:
         """Start an empty session with its own settings, and make it the current one."""
@@ -151,24 +184,24 @@ class Sessions:
         Raises:
             SessionError: there is no such session or turn, or the name is taken; nothing has changed.
         """
-        source, name = self[origin or self.current], self._free(name)
+        source, name = self[self.current if origin is None else origin], self._free(name)
         session = source.forked(name, source.last if at is None else source.turn(at))
         self._move(f"fork {name!r}", session, None, name, switch)
         return session
 
     def rename(self, old: str, new: str) -> Session:
         """Call the session *old* *new* from now on."""
-        session, new = self.idle(old), session_name(new)
-        if new == session.name:
-            raise SessionError(f"the session is called {new!r} already")
-        self._free(new)
-        self._move(f"rename {session.name!r} to {new!r}", session, session.name, new)
+        with self.idle(old) as session:
+            if session_name(new) == session.name:
+                raise SessionError(f"the session is called {session.name!r} already")
+            new = self._free(new)
+            self._move(f"rename {session.name!r} to {new!r}", session, session.name, new)
         return session
 
     def delete(self, name: str) -> Session:
         """Forget the session *name*, until the act is undone."""
-        session = self.idle(name)
-        self._move(f"delete {session.name!r}", session, session.name, None)
+        with self.idle(name) as session:
+            self._move(f"delete {session.name!r}", session, session.name, None)
         return session
 
     def undo(self, count: int = 1, name: str | None = None) -> list[str]:
@@ -179,7 +212,7 @@ class Sessions:
         Raises:
             SessionError: there are not so many, or a name that would come back is taken; nothing has changed.
         """
-        return self._repeat(count, "undo", name, self._undo_one, self._redo_one)
+        return self._repeat(count, "undo", name, self._undo_one)
 
     def redo(self, count: int = 1, name: str | None = None) -> list[str]:
         """Repeat the last *count* acts that were undone, oldest first.
@@ -187,41 +220,56 @@ class Sessions:
         Raises:
             SessionError: there are not so many, or a name is taken by now; nothing has changed.
         """
-        return self._repeat(count, "redo", name, self._redo_one, self._undo_one)
+        return self._repeat(count, "redo", name, self._redo_one)
 
     def _repeat(
-        self,
-        count: int,
-        verb: str,
-        name: str | None,
-        step: Callable[[Session | None], str | None],
-        back: Callable[[Session | None], str | None],
+        self, count: int, verb: str, name: str | None, step: Callable[[Session | None], str | None]
     ) -> list[str]:
-        session = self.idle(name) if name is not None else None
-        if session is None and self.current in self:
-            self.idle(self.current)
-        name = name or self.current
+        name = self.current if name is None else name
+        if count < 1:
+            raise SessionError(f"cannot {verb} {count} acts: a number from 1 up")
+        if name not in self and name != self.current:
+            raise self._unknown(name)
         done: list[str] = []
-        with self._at_once():
+        with self._at_once(), self.idle(name) if name in self else nullcontext() as session:
+            back = self._standing()
             try:
                 while len(done) < count:
                     if (what := step(session)) is None:
                         raise SessionError(f"cannot {verb} {count} in session {name!r}: {acts_to(verb, len(done))}")
                     done.append(what)
             except SessionError:
-                for _ in done:
-                    back(session)
+                back()
                 raise
         return done
 
+    def _standing(self) -> Callable[[], None]:
+        """Return what brings all back to where it stands now."""
+        sessions = [
+            (each, each.standing()) for each in {*self._by_name.values(), *(m.session for m in self._moved_back)}
+        ]
+        kept = {
+            name: copy(getattr(self, name)) for name in ("current", "_switched", "_by_name", "_moves", "_moved_back")
+        }
+
+        def back() -> None:
+            for _, each in sessions:
+                each()
+            vars(self).update(kept)
+
+        return back
+
     @contextmanager
     def _at_once(self) -> Iterator[None]:
-        """Tell the watchers at the end of the block, and not before."""
-        self._held = True
+        """Do the block while no other thread moves names; tell the watchers afterwards, when nothing is locked."""
         try:
-            yield
+            with self._lock:
+                self._held += 1
+                try:
+                    yield
+                finally:
+                    self._held -= 1
         finally:
-            self._held = False
             self._changed()
 
     @property
@@ -273,8 +321,10 @@ class Sessions:
         return step.what
 
     def _move(self, what: str, session: Session, old: str | None, new: str | None, switch: bool = False) -> None:
-        self._apply(Move(what, session, old, new, self.current, switch, next_stamp()))
-        self._moved_back.clear()
+        with self._at_once():
+            self._apply(Move(what, session, old, new, self.current, switch, next_stamp()))
+            self._moved_back.clear()
+            session.forget_undone()
 
     def _apply(self, move: Move) -> None:
         if move.new is None and move.old == self.current:
@@ -310,10 +360,9 @@ class Sessions:
             self._drafts.pop(new, None)  # a draft is one no more when its name is taken
             session.name = new
             session.on_change = self._changed
-        if old is None and new is not None:
-            self._by_name[new] = session
         pairs = [(new if name == old else name, each) for name, each in self._by_name.items()]
-        self._by_name = {name: each for name, each in pairs if name is not None}
+        added = [(new, session)] if old is None else []
+        self._by_name = {name: each for name, each in [*pairs, *added] if name is not None}
 
     def _free(self, name: str) -> str:
         name = session_name(name)

@@ -22,7 +22,7 @@ class _Output:
     """An output on the page, and what it shows."""
 
     display_id: str
-    name: str
+    session: Session
     turn: Turn
     notices: Sequence[str]
     marked: bool = False
@@ -42,7 +42,13 @@ class Marks:
         self._heads: dict[Session, Turn | None] = {}  # of the sessions that have outputs
         self._outputs: dict[int, _Output] = {}  # by the id of the turn, which they keep alive
         self._of_cell: defaultdict[str, list[int]] = defaultdict(list)
-        sessions.watchers.append(self._follow)
+        self.open()
+
+    def open(self) -> None:
+        """Follow from now on."""
+        if self._follow not in self._sessions.watchers:
+            self._sessions.watchers.append(self._follow)
+        self._follow()
 
     def close(self) -> None:
         """Follow no longer."""
@@ -55,9 +61,9 @@ class Marks:
         if turn.number is None or cell is None or name not in self._sessions:
             return
         with self._lock:
-            self._outputs[id(turn)] = _Output(display_id, name, turn, notices)
-            self._of_cell[cell].append(id(turn))
             session = self._sessions[name]
+            self._outputs[id(turn)] = _Output(display_id, session, turn, notices)
+            self._of_cell[cell].append(id(turn))
             self._heads.setdefault(session, session.last)
 
     def forget(self, cell: Cell) -> None:
@@ -77,14 +83,14 @@ class Marks:
                 if head is not before:
                     self._heads[session] = head
                     left, came = parting(before, head)
-                    self._mark(left, True)
-                    self._mark(came, False)
+                    self._mark(session, left, True)
+                    self._mark(session, came, False)
 
-    def _mark(self, turns: Iterable[Turn], marked: bool) -> None:
+    def _mark(self, session: Session, turns: Iterable[Turn], marked: bool) -> None:
         for turn in turns:
             output = self._outputs.get(id(turn))
-            if output is not None and output.marked != marked:
+            if output is not None and output.session is session and output.marked != marked:
                 output.marked = marked
-                page = turn_page(output.name, turn, () if marked else output.notices, aside=marked)
+                page = turn_page(session.name, turn, () if marked else output.notices, aside=marked)
                 data, metadata = page._repr_mimebundle_()
                 self._publish(data, metadata, transient={"display_id": output.display_id}, update=True)

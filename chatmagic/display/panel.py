@@ -173,9 +173,9 @@ class Panel:
         return f"The current session is {session.name!r}, new and empty."
 
     def _empty(self) -> str:
-        session = self._sessions.idle(self._sessions.current)
-        asked = ", and what its cells had set" if session.state.line else ""
-        return f"{session.name!r} is empty now: {turns(session.clear())} set aside{asked}. Undo brings it back."
+        with self._sessions.idle(self._sessions.current) as session:
+            asked = ", and what its cells had set" if session.state.line else ""
+            return f"{session.name!r} is empty now: {turns(session.clear())} set aside{asked}. Undo brings it back."
 
     def _take_back(self) -> str:
         return f"Undone: {', '.join(self._sessions.undo())}. Redo repeats it."

@@ -12,6 +12,8 @@ from chatmagic.plain import one_line
 
 __all__ = ["history"]
 
+_DEEPEST = 8  # branches within branches that are drawn
+
 
 def history(session: Session, sessions: Iterable[Session]) -> Page:
     """Show every turn of the tree; *sessions* are those that may stand somewhere in it."""
@@ -21,16 +23,16 @@ def history(session: Session, sessions: Iterable[Session]) -> Page:
             heads[each.last.number].append(each.name)
     rows = [
         [
-            f"{'│ ' * depth}{'●' if turn in session else '○'} #{turn.number}",
+            f"{branch}{'●' if turn in session else '○'} #{turn.number}",
             one_line(turn.prompt, 50),
             one_line(turn.reply, 50),
             turn.model,
             tokens(turn.usage),
             ", ".join(_remarks(session, turn, heads[turn.number])),
         ]
-        for turn, depth in _in_order(session)
+        for turn, branch in _in_order(session)
     ]
-    aside = f"○ was set aside: %chat use {session.name} --at N goes there"
+    aside = f"○ is not in the conversation: %chat use {session.name} --at N goes there"
     note = aside if len(rows) > len(session.turns) else ""
     return table(["turn", "prompt", "reply", "model", "tokens", ""], rows, note=note)
 
@@ -42,16 +44,22 @@ def _remarks(session: Session, turn: Turn, names: list[str]) -> Iterator[str]:
     yield from (f"{name!r} stands here" for name in names if len(names) > 1 or name != session.name)
 
 
-def _in_order(session: Session) -> Iterator[tuple[Turn, int]]:
-    """Yield each turn with the depth of its branch: side branches first, then the present line (or the newest one)."""
+def _in_order(session: Session) -> Iterator[tuple[Turn, str]]:
+    """Yield each turn and how its branch is drawn: side branches first, then the present line (or the newest one)."""
     children: defaultdict[int | None, list[Turn]] = defaultdict(list)
     for turn in session.tree.turns:
         children[turn.parent.number if turn.parent else None].append(turn)
-    waiting = _branches(session, children[None], 0)
+    waiting = [(turn, depth, depth > 0) for turn, depth in _branches(session, children[None], 0)]
     while waiting:
-        turn, depth = waiting.pop()
-        yield turn, depth
-        waiting += _branches(session, children[turn.number], depth)
+        turn, depth, begins = waiting.pop()
+        yield turn, _drawn(depth, begins)
+        waiting += [(each, below, below > depth) for each, below in _branches(session, children[turn.number], depth)]
+
+
+def _drawn(depth: int, begins: bool) -> str:
+    if not depth:
+        return ""
+    return ("│ " * (depth - 1) if depth <= _DEEPEST else f"│ … {depth} … ") + ("├ " if begins else "│ ")
 
 
 def _branches(session: Session, turns: list[Turn], depth: int) -> list[tuple[Turn, int]]:
