@@ -18,14 +18,15 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import unescapeAll
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
-from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline import StateInline, emphasis
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 from mdit_py_plugins.dollarmath.index import math_inline_dollar
+from mdit_py_plugins.footnote.index import footnote_def, footnote_inline, footnote_plugin, footnote_ref
 from pygments.lexers import get_all_lexers, get_lexer_by_name  # type: ignore[import-untyped] # published without types
 from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped] # published without types
 
-__all__ = ["to_html"]
+__all__ = ["block_starts", "formula", "image_label", "languages", "parse", "to_html"]
 
 # Bounds for texts that mean nothing. No reply that makes sense comes near them.
 MAX_NESTING = 100  # levels of blocks; markdown-it drops what is deeper, so such a text is shown as it stands
@@ -40,8 +41,24 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 _RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+# What may be a note; the plugin would look for its end up to the end of the paragraph, from every bracket.
+_NOTE = re.compile(r"\[\^[^\s\]]{1,99}\]|\^\[(?:[^\[\]\\]|\\.|\[[^\[\]]*\])+\]", re.DOTALL)
+_TASK = re.compile(r"\[([ xX])\](?=\s)")
+# Scripts without blanks between words, and Korean, whose particles follow a word without one.
+_CJK = re.compile(
+    r"[\u2e80-\u2fdf\u3000-\u312f\u3190-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff9f\U00020000-\U0003ffff]"
+)
+_HANGUL = re.compile(r"[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
+_CJK_MARK = re.compile(
+    r"[\u2018-\u201f\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01-\uff0f\uff1a-\uff1f\uff3b\uff3d\uff5b-\uff65]"
+)
 # Without slashes, http:x is a path on the server of the page.
 _LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)
+# A picture's address must not reach into this computer or its network: to load it is to do what it says.
+_REMOTE = re.compile(
+    r"https?://[\w.-]+\.(?!local|internal|intranet|lan\b|home\b|corp\b)(?:[a-z]{2,}|xn--[\w-]+)(?::\d+)?(?:[/?#]|$)",
+    re.IGNORECASE | re.ASCII,
+)
 
 # What MathJax could take for the start of a formula. It never reads on across elements, so an element defuses it.
 _TEX_SIGN = re.compile(r"[$\\]+")
@@ -71,24 +88,50 @@ _LANGUAGES = """
     swift systemverilog tcl terraform tex toml tsx turtle typescript verilog vhdl vim vue xml yaml zig
 """
 _TAGS = set(re.findall(r"\w+", "a bdi blockquote br code div em figure h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"))
-_TAGS |= {"table", "tbody", "td", "th", "thead", "tr", "ul"}
+_TAGS |= {"sup", "table", "tbody", "td", "th", "thead", "tr", "ul"}
 
 _dollars = math_inline_dollar(allow_space=False, allow_digits=False, allow_double=True)
 
 
-def to_html(text: str) -> str:
+def to_html(text: str, *, images: bool = False, env: dict[str, Any] | None = None) -> str:
     """Return Markdown as HTML that runs, loads and names nothing in the page, and links to nothing but the web.
 
-    Formulas are left to MathJax, colours to the page's style sheet for Pygments. Threads may share it.
+    Formulas are left to MathJax, colours to the page's style sheet for Pygments. Pictures of the web are links, unless
+    *images* are wanted: then whoever serves one learns who looks, when, and what the model wrote into its address.
+    Pieces of one text that share an *env* share its definitions of links, too. Threads may share the function.
     """
-    return _cleaner().clean(_render(_SURROGATE.sub("\ufffd", _UNSEEN.sub("", text))))
+    text, known = (
+        _cleaned(text),
+        {"images": images, "references": {} if env is None else env.setdefault("references", {})},
+    )
+    return _cleaner(images).clean(_render(text, known))
 
 
-def _render(text: str) -> str:
+def parse(text: str) -> list[Token] | None:
+    """Return Markdown as tokens that hold no HTML, with its formulas, or None if it nests too deep."""
+    return _tokens(_cleaned(text), {})
+
+
+def block_starts(text: str) -> list[int]:
+    """Return the lines, counted from 0, where the blocks at the top of *text* begin; a definition counts for none."""
+    blocks = (token for token in _block_parser().parse(_cleaned(text)) if token.level == 0 and token.map)
+    return [token.map[0] for token in blocks if token.map and token.type != "footnote_reference_open"]
+
+
+def _cleaned(text: str) -> str:
+    return _SURROGATE.sub("\ufffd", _UNSEEN.sub("", text))
+
+
+def _tokens(text: str, env: EnvType) -> list[Token] | None:
+    tokens = _parser().parse(text, env)
+    return None if any(token.level >= MAX_NESTING - 1 for token in tokens) else tokens
+
+
+def _render(text: str, env: EnvType) -> str:
     md, as_it_stands = _parser(), f"<pre>{escape(text)}</pre>"
-    env = {"deadline": time.thread_time() + LEXING_SECONDS * (1 + len(text) / 10_000)}
-    tokens = md.parse(text, env)
-    if any(token.level >= MAX_NESTING - 1 for token in tokens):
+    env["deadline"] = time.thread_time() + LEXING_SECONDS * (1 + len(text) / 10_000)
+    tokens = _tokens(text, env)
+    if tokens is None:
         return as_it_stands
     html: str = md.renderer.render(tokens, md.options, env)
     return html if len(html) <= MAX_GROWTH * (len(text) + 100) else as_it_stands
@@ -101,39 +144,97 @@ class _Markdown(MarkdownIt):
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    md = _Markdown("commonmark", {"html": False, "linkify": True, "maxNesting": MAX_NESTING})
-    md.enable(["table", "strikethrough", "linkify"])
-    linkify: Any = md.linkify
-    linkify.set({"fuzzy_link": False, "fuzzy_email": False}).add("ftp:", None).add("//", None)
-    md.core.ruler.before("inline", "long_paragraphs", _leave_long_paragraphs)
-    md.core.ruler.after("inline", "linked_images", _mark_linked_images)
-    md.core.ruler.push("right_to_left", _isolate_right_to_left)
-    md.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    md.inline.ruler.before("escape", "math", _math_inline)
-    md.inline.ruler.at("html_inline", _line_break)
+    md = _grammar()
     for name, write in _WRITERS.items():
         md.add_render_rule(name, _render_rule(write))
-    for name in ("fence", "code_block"):
-        md.add_render_rule(name, _code)
+    for name, rule in {"fence": _code, "code_block": _code, "image": _image, "softbreak": _soft_break}.items():
+        md.add_render_rule(name, rule)
     md.render("x")  # compiles its rules, which two threads must not do at once
     return md
 
 
 @functools.cache
-def _cleaner() -> nh3.Cleaner:
+def _block_parser() -> MarkdownIt:
+    md = _grammar()
+    md.core.ruler.enableOnly(["normalize", "block"])
+    md.parse("x")
+    return md
+
+
+def _grammar() -> MarkdownIt:
+    md = _Markdown("commonmark", {"html": False, "linkify": True, "maxNesting": MAX_NESTING})
+    md.enable(["table", "strikethrough", "linkify"]).use(footnote_plugin)
+    md.block.ruler.at("footnote_def", _not_within_itself(footnote_def), {"alt": ["paragraph", "reference"]})
+    for name, rule in {"footnote_ref": footnote_ref, "footnote_inline": _not_within_itself(footnote_inline)}.items():
+        md.inline.ruler.at(name, _where_a_note_may_be(rule))
+    linkify: Any = md.linkify
+    linkify.set({"fuzzy_link": False, "fuzzy_email": False}).add("ftp:", None).add("//", None)
+    md.core.ruler.before("inline", "long_paragraphs", _leave_long_paragraphs)
+    md.core.ruler.before("inline", "tasks", _tick_tasks)
+    md.core.ruler.before("footnote_tail", "unused_notes", _list_unused_notes)
+    md.core.ruler.after("footnote_tail", "linked_images", _mark_linked_images)
+    md.core.ruler.after("linkify", "bare_links", _end_bare_links)
+    md.core.ruler.push("right_to_left", _isolate_right_to_left)
+    md.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    md.inline.ruler.before("escape", "math", _math_inline)
+    md.inline.ruler.at("emphasis", _emphasis)
+    md.inline.ruler.at("html_inline", _line_break)
+    return md
+
+
+@functools.cache
+def _cleaner(images: bool) -> nh3.Cleaner:
+    pictures: dict[str, set[str]] = {"img": {"alt", "src"}} if images else {}
     return nh3.Cleaner(
-        tags=_TAGS,
-        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},  # without "*", title and lang would pass
+        tags={*_TAGS, *pictures},
+        attributes={"*": set(), "a": {"href"}, "ol": {"start"}, **pictures},  # without "*", title and lang would pass
         tag_attribute_values={"div": {"align": {"left", "center", "right"}}},
         allowed_classes={
             "div": {"highlight"},
             "span": {"mathjax_ignore", "tex2jax_ignore", *filter(None, STANDARD_TYPES.values())},
         },
-        set_tag_attribute_values={"a": {"target": "_blank"}},
+        set_tag_attribute_values={
+            "a": {"target": "_blank"},
+            "img": {"loading": "lazy", "referrerpolicy": "no-referrer"},
+        },
         link_rel="noopener noreferrer nofollow",
         url_schemes={"http", "https", "mailto"},
         url_relative="deny",
     )
+
+
+def _not_within_itself(rule: Callable[..., bool]) -> Callable[..., bool]:
+    """Keep a note out of a note of its kind: the plugin would lose the text around it, or go down without end."""
+
+    def outermost(state: Any, *where: Any) -> bool:
+        if where[-1]:  # only asks whether there is one
+            return rule(state, *where)
+        if rule in state.env:
+            return False
+        state.env[rule] = True
+        try:
+            return rule(state, *where)
+        finally:
+            del state.env[rule]
+
+    return outermost
+
+
+def _where_a_note_may_be(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
+    return lambda state, silent: _NOTE.match(state.src, state.pos) is not None and rule(state, silent)
+
+
+def _tick_tasks(state: StateCore) -> None:
+    for item, _, block in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type == "list_item_open" and block.type == "inline" and (match := _TASK.match(block.content)):
+            block.content = ("☐" if match[1] == " " else "☑") + block.content[match.end() :]
+
+
+def _list_unused_notes(state: StateCore) -> None:
+    """Keep what is said in notes that nothing refers to, which the plugin would drop."""
+    notes = state.env.get("footnotes", {"refs": {}})
+    for label in [label for label, number in notes["refs"].items() if number < 0]:
+        notes["list"][len(notes["list"])] = {"label": label[1:], "count": 0}
 
 
 def _leave_long_paragraphs(state: StateCore) -> None:
@@ -152,10 +253,42 @@ def _mark_linked_images(state: StateCore) -> None:
                 token.meta["linked"] = linked
 
 
+def _end_bare_links(state: StateCore) -> None:
+    """End a bare address at the first Chinese or Japanese mark, because no blank follows it in such a sentence."""
+    for block in state.tokens:
+        children = block.children or []
+        for number in range(len(children) - 1, -1, -1):
+            link = children[number]
+            if link.markup != "linkify" or link.nesting != 1:
+                continue
+            words = children[number + 1]
+            if match := _CJK_MARK.search(words.content):
+                children.insert(number + 3, Token("text", "", 0, content=words.content[match.start() :]))
+                words.content = words.content[: match.start()]
+                link.attrs["href"] = state.md.normalizeLink(words.content)
+
+
 def _isolate_right_to_left(state: StateCore) -> None:
     for block in state.tokens:
         if block.children and _RIGHT_TO_LEFT.search(block.content):
             block.children = [Token("bdi_open", "bdi", 1), *block.children, Token("bdi_close", "bdi", -1)]
+
+
+def _emphasis(state: StateInline, silent: bool) -> bool:
+    """Read emphasis right beside Chinese, Japanese and Korean words, too: https://github.com/commonmark/cmark/issues/208."""
+    start, count = state.pos, len(state.delimiters)
+    if not emphasis.tokenize(state, silent):
+        return False
+    before, after = state.src[max(start - 1, 0) : start], state.src[state.pos : state.pos + 1]
+    for delimiter in state.delimiters[count:]:
+        if state.src[start] == "*":
+            delimiter.open |= _is_east_asian(before) and not after.isspace()
+            delimiter.close |= _is_east_asian(after) and not before.isspace()
+    return True
+
+
+def _is_east_asian(character: str) -> bool:
+    return bool(_CJK.match(character) or _HANGUL.match(character))
 
 
 def _line_break(state: StateInline, silent: bool) -> bool:
@@ -206,7 +339,7 @@ def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return False
     if not silent:
         state.line = start + len(lines)
-        state.push("paragraph_open", "p", 1)
+        state.push("paragraph_open", "p", 1).map = [start, state.line]
         token = state.push("inline", "", 0)
         token.content, token.children = "\n".join(lines), []
         state.push("paragraph_close", "p", -1)
@@ -230,13 +363,19 @@ def _text(token: Token) -> str:
 
 
 def _math(token: Token) -> str:
+    tex, inline = formula(token)
+    if not tex:
+        return f"<code>{escape(token.content)}</code>"
+    left, right = (r"\(", r"\)") if inline else (r"\[", r"\]")
+    return f"<span>{left}{escape(tex)}{right}</span>"
+
+
+def formula(token: Token) -> tuple[str, bool]:
+    """Return the TeX of a formula, nothing if it must not be typeset, and whether it stands within a line."""
     source, opener = token.content, token.markup
     tex = source if opener.startswith(r"\begin") else source[len(opener) : -len(opener)]
     tex = _LABEL.sub("", tex).strip()  # a label that is painted twice is an error
-    if not _typesets(tex):
-        return f"<code>{escape(source)}</code>"
-    left, right = (r"\(", r"\)") if opener in ("$", r"\(") else (r"\[", r"\]")
-    return f"<span>{left}{escape(tex)}{right}</span>"
+    return tex if _typesets(tex) else "", opener in ("$", r"\(")
 
 
 def _typesets(tex: str) -> bool:
@@ -249,15 +388,35 @@ def _typesets(tex: str) -> bool:
     return bool(tex) and depth == 0 and not _ACTING_MACRO.search(tex)
 
 
-def _image(token: Token) -> str:
+def _image(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, env: EnvType) -> str:
     """Write a link instead: whoever serves the picture would learn from its address what the conversation holds."""
+    token = tokens[index]
+    label, url = image_label(token), str(token.attrs["src"])
+    if env["images"] and _REMOTE.match(url):
+        return f'<img src="{escape(url)}" alt="{escape(label)}">'
+    words = _text(Token("text", "", 0, content=label))
+    return words if token.meta["linked"] else f'<a href="{escape(url)}">{words}</a>'
+
+
+def image_label(token: Token) -> str:
+    """Return the words that stand for an image, and the host that serves it."""
     words, url = "".join(child.content for child in token.children or ()), str(token.attrs["src"])
     try:
         host = urlsplit(url).hostname or url
     except ValueError:
         host = url
-    label = _text(Token("text", "", 0, content=f"{words} ({host})" if words else host))
-    return label if token.meta["linked"] else f'<a href="{escape(url)}">{label}</a>'
+    return f"{words} ({host})" if words else host
+
+
+def _soft_break(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _env: EnvType) -> str:
+    """End a line, but not between Chinese or Japanese words, where a browser would show a blank."""
+    around = [token.content for token in (*tokens[index - 1 : index], *tokens[index + 1 : index + 2])]
+    seamless = len(around) == 2 and _CJK.match(around[0][-1:]) and _CJK.match(around[1][:1])
+    return "" if seamless else "\n"
+
+
+def _note_reference(token: Token) -> str:
+    return f"<sup>[{token.meta['id'] + 1}]</sup>"
 
 
 def _cell_open(token: Token) -> str:
@@ -280,7 +439,7 @@ def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, en
 
 def _coloured(code: str, language: str, deadline: float) -> str:
     pieces: list[tuple[str, str]] = []
-    if language in _languages() and len(code) <= MAX_CODE:
+    if language in languages() and len(code) <= MAX_CODE:
         # Whoever wrote the text chooses the lexer: a bug in one of them must not cost the reply.
         with suppress(Exception):
             pieces = list(_lex(code, language, deadline))
@@ -291,7 +450,7 @@ def _coloured(code: str, language: str, deadline: float) -> str:
 
 
 @functools.cache
-def _languages() -> frozenset[str]:
+def languages() -> frozenset[str]:
     """Return every name of every language that is coloured."""
     chosen = set(_LANGUAGES.split())
     names = (names for _, names, *_ in get_all_lexers(plugins=False))
@@ -319,7 +478,12 @@ def _css_class(kind: Any) -> str:
 _WRITERS: dict[str, Callable[[Token], str]] = {
     "text": _text,
     "math": _math,
-    "image": _image,
+    "footnote_ref": _note_reference,
+    "footnote_block_open": lambda _: "<hr>\n<ol>\n",
+    "footnote_block_close": lambda _: "</ol>\n",
+    "footnote_open": lambda _: "<li>",
+    "footnote_anchor": lambda _: "",
+    "footnote_close": lambda _: "</li>\n",
     "th_open": _cell_open,
     "td_open": _cell_open,
     "th_close": _cell_close,

@@ -17,6 +17,7 @@ from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Page, conversation, footer, live, table, tokens, turn_page
 from chatmagic.display.render import NotebookView, TerminalView
 from chatmagic.events import Delta, Event, Reasoning, Remark, Sending, Waiting
+from chatmagic.markdown import to_html
 
 TURN = Turn("prompt", "**bold** reply", number=3, model="demo", endpoint="demo", usage=Usage(1200, 34, 900))
 
@@ -144,7 +145,8 @@ PAGES: dict[str, Callable[[str], Page]] = {
     "session": lambda text: turn_page(text, TURN),
     "notice": lambda text: turn_page("s", TURN, [text]),
     "ending": lambda text: turn_page("s", Turn("p", "r", finish=text)),
-    "live": lambda text: live(text, [text]),
+    "live": lambda text: live(to_html(text), [text]),
+    "live without HTML": lambda text: live("", [text], text=text),
     "prompt": lambda text: conversation("s", text, [Turn(text, "r", number=1)]),
     "table": lambda text: table([text, text], [[text, text]], note=text),
 }

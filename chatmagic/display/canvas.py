@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chatmagic.display.page import Page, live
+from chatmagic.display.page import LOOK, Look, Page, live
 from chatmagic.growing import Growing, mended
 from chatmagic.markdown import to_html
 
@@ -31,14 +31,16 @@ class Canvas:
     the first output shows everything and the others nothing: ``clear_output`` would make the page jump.
     """
 
-    def __init__(self, publish: Callable[..., None]) -> None:
+    def __init__(self, publish: Callable[..., None], look: Look = LOOK) -> None:
         self._publish = publish
+        self._look = look
         self._name = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
         self._outputs = 0  # that there are
         self._open = 0  # the number of the open one
         self._growing = Growing()
         self._known: dict[str, Any] = {}  # definitions of links
-        self._part, self._part_html = 0, ""  # characters and HTML of the newest part
+        self._part = ""  # the newest part
+        self._part_html = ""
         self._fresh = ""  # finished, and in the open output still
         self._length = 0
         self._sent = 0
@@ -54,8 +56,8 @@ class Canvas:
         self._fresh += self._growing.take(text)
         if len(self._fresh) >= (max(_LEAST_PART, self._length // _PARTS) // _MOVES if self._part else _LEAST_PART):
             self._move()
-        html = to_html(self._fresh + mended(self._growing.open), env=self._known) if self._length else ""
-        self._show(self._open, live(html, lines, reasoning))
+        part = self._fresh + mended(self._growing.open)
+        self._show(self._open, self._page(part, self._html(part) if self._length else "", lines, reasoning))
 
     def debt(self, seconds: float) -> float:
         """Return for how many seconds nothing should be sent, *seconds* after the first output.
@@ -75,15 +77,19 @@ class Canvas:
 
     def _move(self) -> None:
         """Move what is finished to the newest part, or to a new one, in the output that was the open one so far."""
-        html = to_html(self._fresh, env=self._known)
-        if self._part and self._part < max(_LEAST_PART, self._length // _PARTS):
-            self._part += len(self._fresh)
-            self._part_html += html
-        else:
-            self._part, self._part_html = len(self._fresh), html
+        if not self._part or len(self._part) >= max(_LEAST_PART, self._length // _PARTS):
+            self._part = self._part_html = ""
             self._open += 1
-        self._show(self._open - 1, live(self._part_html, ()))
+        self._part += self._fresh
+        self._part_html += self._html(self._fresh)
+        self._show(self._open - 1, self._page(self._part, self._part_html))
         self._fresh = ""
+
+    def _html(self, text: str) -> str:
+        return to_html(text, images=self._look.images, env=self._known) if "text/html" in self._look.mime else ""
+
+    def _page(self, text: str, html: str, lines: Sequence[str] = (), reasoning: str = "") -> Page:
+        return live(html, lines, reasoning, text="" if "text/html" in self._look.mime else text or reasoning)
 
     def _show(self, number: int, page: Page) -> None:
         data, metadata = page._repr_mimebundle_()

@@ -11,7 +11,19 @@ from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.plain import one_line, plain
 from chatmagic.version import __version__
 
-__all__ = ["Page", "conversation", "ending", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
+__all__ = [
+    "LOOK",
+    "Look",
+    "Page",
+    "conversation",
+    "ending",
+    "footer",
+    "lines_page",
+    "live",
+    "table",
+    "tokens",
+    "turn_page",
+]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
 ASIDE = "not in the conversation"
@@ -24,44 +36,63 @@ _PROMPT = (
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How replies are shown: with pictures of the web or links to them, and as which MIME types beside text."""
+
+    images: bool = False
+    mime: tuple[str, ...] = ("text/html", "text/markdown")
+
+
+LOOK = Look()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """What is shown, as HTML that we made and as plain text."""
+    """What is shown: as HTML that we made, as Markdown that was defused, and as plain text. What is empty is left out."""
 
     html: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    markdown: str = ""
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, Any]]:
-        return {"text/html": self.html, "text/plain": self.text}, self.metadata
+        data = {"text/html": self.html, "text/markdown": self.markdown}
+        return {**{kind: text for kind, text in data.items() if text}, "text/plain": self.text}, self.metadata
 
     def __repr__(self) -> str:
         return self.text
 
 
-def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: bool = False) -> Page:
+def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: bool = False, look: Look = LOOK) -> Page:
     """Show a finished turn: the reply, what must be said about it, and the footer; what led to it is folded away.
 
     A turn that was set *aside* is dimmed, and a line says so.
     """
     lines = [*notices, footer(session, turn)]
-    reply = f"{_folded(turn.reasoning)}{_markdown(turn.reply)}"
     mark = [ASIDE] if aside else []
-    if aside:
-        reply = f'{_quiet(mark)}<div style="opacity:0.5">{reply}</div>'
+    html = markdown = ""
+    if "text/html" in look.mime:
+        html = f"{_folded(turn.reasoning)}{_html(turn.reply, look)}"
+        html = f'{_quiet(mark)}<div style="opacity:0.5">{html}</div>' if aside else html
+        html = f'<div class="chatmagic">{html}{_quiet(lines)}</div>'
+    if "text/markdown" in look.mime:
+        markdown = _markdown(mark, turn.reply, lines)
     return Page(
-        f'<div class="chatmagic">{reply}{_quiet(lines)}</div>',
+        html,
         "\n".join([*mark, plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
         {"chatmagic": {**_record(session, turn), "in_conversation": not aside}},
+        markdown,
     )
 
 
-def live(html: str, lines: Sequence[str], reasoning: str = "") -> Page:
+def live(html: str, lines: Sequence[str], reasoning: str = "", *, text: str = "") -> Page:
     """Show a part of a reply, or of the *reasoning* before it, and *lines* about how it goes on.
 
-    It will not be there for long: its text is only these lines.
+    It will not be there for long: beside the HTML there are only these lines, and *text* where there is no HTML.
     """
     body = html or _block(_tail(reasoning), _QUIET)
-    return Page(f'<div class="chatmagic">{body}{_quiet(lines)}</div>', "\n".join(map(one_line, lines)))
+    page = f'<div class="chatmagic">{body}{_quiet(lines)}</div>'
+    return Page("" if text else page, "\n".join([*([plain(text)] * bool(text)), *map(one_line, lines)]))
 
 
 def lines_page(lines: Sequence[str]) -> Page:
@@ -69,7 +100,9 @@ def lines_page(lines: Sequence[str]) -> Page:
     return Page(f'<div class="chatmagic">{_quiet(lines)}</div>', "\n".join(map(one_line, lines)))
 
 
-def conversation(session: str, system: str | None, turns: Sequence[Turn], *, aside: bool = False) -> Page:
+def conversation(
+    session: str, system: str | None, turns: Sequence[Turn], *, aside: bool = False, look: Look = LOOK
+) -> Page:
     """Show *turns* one below the other, each with its number, prompt, reply and footer."""
     html, text = [], []
     if aside:
@@ -80,7 +113,7 @@ def conversation(session: str, system: str | None, turns: Sequence[Turn], *, asi
         text += [f"system: {plain(system)}", ""]
     for turn in turns:
         line = f"#{turn.number} · {footer(session, turn)}"
-        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _markdown(turn.reply) + _quiet([line]))
+        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _html(turn.reply, look) + _quiet([line]))
         text += [f"#{turn.number} {plain(turn.prompt)}", "", plain(turn.reply).strip("\n"), "", one_line(line), ""]
     return Page(f'<div class="chatmagic">{"".join(html)}</div>', "\n".join(text).rstrip("\n"))
 
@@ -140,11 +173,17 @@ def tokens(usage: Usage) -> str:
     return f"{usage.input_tokens:,} {noun} in{cached}, {usage.output_tokens:,} out{reasoning}"
 
 
-def _markdown(text: str) -> str:
+def _html(text: str, look: Look) -> str:
     # Imported when first used: it costs more than the rest of the package together.
     from chatmagic.markdown import to_html
 
-    return to_html(text)
+    return to_html(text, images=look.images)
+
+
+def _markdown(mark: Sequence[str], reply: str, lines: Sequence[str]) -> str:
+    from chatmagic.defused import to_markdown
+
+    return "\n".join(to_markdown(part) for part in [*mark, reply, *map(one_line, lines)])
 
 
 def _quiet(lines: Sequence[str]) -> str:

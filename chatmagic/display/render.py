@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,8 @@ from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.display.canvas import Canvas
-from chatmagic.display.page import Page, footer, lines_page, turn_page
+from chatmagic.display.page import LOOK, Look, Page, footer, lines_page, turn_page
+from chatmagic.errors import ChatMagicWarning
 from chatmagic.events import Delta, Event, Queued, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
@@ -28,16 +30,18 @@ class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen. *shown* is told in which display a turn is shown, with its session and notices.
+    leaves a clock on the screen. *look* is how; *shown* is told in which display a turn is shown, with its session and notices.
     """
 
     def __init__(
         self,
         publish: Callable[..., None] = publish_display_data,
         shown: Callable[[str, str, Turn, Sequence[str]], None] = lambda *_: None,
+        look: Look = LOOK,
     ) -> None:
-        self._canvas = Canvas(publish)
+        self._canvas = Canvas(publish, look)
         self._shown = shown
+        self._look = look
         self._text: deque[str] = deque()  # what is not painted yet
         self._reasoning: list[str] = []
         self._remarks: list[str] = []
@@ -79,7 +83,7 @@ class NotebookView:
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
         """Paint the whole turn as the one output that stays."""
         self._end()
-        self._canvas.finish(turn_page(session, turn, notices))
+        self._canvas.finish(turn_page(session, turn, notices, look=self._look))
         self._shown(self._canvas.display_id, session, turn, notices)
 
     def fail(self, notices: Sequence[str]) -> None:
@@ -199,8 +203,10 @@ class SilentView:
     def show(self, event: Event) -> None:
         """Show nothing."""
 
-    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
-        """Show nothing."""
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:  # noqa: ARG002 - the Protocol's shape
+        """Show nothing; what was decided on the way is a warning."""
+        for notice in notices:
+            warnings.warn(notice, ChatMagicWarning, stacklevel=2)
 
     def fail(self, notices: Sequence[str]) -> None:
         """Show nothing."""
