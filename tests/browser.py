@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -114,18 +114,27 @@ class Notebook:
         """Wait until nothing runs or is queued. What paints later still (mathematics, widgets) needs an ``expect``."""
         self._wait_for(_IDLE, timeout)
 
-    def command(self, name: str) -> None:
-        """Start the JupyterLab command *name* on this notebook; `wait_idle` waits for its end too."""
+    def command(self, name: str, index: int | None = None) -> None:
+        """Start the JupyterLab command *name* on this notebook, or a cell of it; `wait_idle` waits for its end too."""
+        if index is not None:
+            self._select(index)
         self._evaluate("app.shell.activateById(panel.id); start(app.commands.execute(arg.name));", name=name)
+
+    def restart(self, *cells: str, timeout: float = TIMEOUT) -> None:
+        """Restart the kernel, with these code cells in place of all others: as good as a new notebook, and faster."""
+        self._evaluate(
+            """const model = panel.context.model.sharedModel;
+            const code = arg.cells.map(source => ({cell_type: "code", metadata: {}, source}));
+            model.transact(() => { model.deleteCellRange(0, model.cells.length); model.insertCells(0, code); });
+            start(kernel.restart());""",
+            cells=cells,
+        )
+        self.wait_idle(timeout)
+        self.wait_ready(timeout)
 
     def run(self, index: int, *, wait: bool = True, timeout: float = TIMEOUT) -> None:
         """Run one cell to its end or, without *wait*, until the kernel is busy."""
-        self._evaluate(
-            """const position = panel.content.widgets.indexOf(cell());
-            panel.content.deselectAll();
-            panel.content.activeCellIndex = position;""",
-            index=index,
-        )
+        self._select(index)
         self._run("notebook:run-cell", wait, timeout)
 
     def run_all(self, *, wait: bool = True, timeout: float = TIMEOUT) -> None:
@@ -149,6 +158,18 @@ class Notebook:
         """Replace the text of a cell."""
         self._evaluate("cell().model.sharedModel.setSource(arg.text);", index=index, text=text)
 
+    def split(self, index: int, line: int) -> None:
+        """Split a cell above its line *line* (from 0)."""
+        self._select(index)
+        self._evaluate("cell().editor.setCursorPosition({line: arg.line, column: 0});", index=index, line=line)
+        self.command("notebook:split-cell-at-cursor")
+        self.wait_idle()
+
+    @property
+    def sources(self) -> list[str]:
+        """The texts of all cells."""
+        return list(self._evaluate("return panel.context.model.sharedModel.cells.map(cell => cell.getSource());"))
+
     def cell(self, index: int) -> Locator:
         """The whole cell: editor, prompt and outputs."""
         return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell").nth(index)
@@ -165,12 +186,20 @@ class Notebook:
         """Write the page as it is seen now to a PNG file."""
         self.page.screenshot(path=path)
 
+    def _select(self, index: int) -> None:
+        self._evaluate(
+            """const position = panel.content.widgets.indexOf(cell());
+            panel.content.deselectAll();
+            panel.content.activeCellIndex = position;""",
+            index=index,
+        )
+
     def _run(self, command: str, wait: bool, timeout: float) -> None:
         self.command(command)
         self._wait_for(_IDLE if wait else _STARTED, timeout)
 
-    def _evaluate(self, body: str, **values: object) -> None:
-        self.page.evaluate(f"{_PRELUDE}{body}}}", {"path": self.path, **values})
+    def _evaluate(self, body: str, **values: object) -> Any:
+        return self.page.evaluate(f"{_PRELUDE}{body}}}", {"path": self.path, **values})
 
     def _wait_for(self, body: str, timeout: float) -> None:
         self.page.wait_for_function(f"{_PRELUDE}{body}}}", arg={"path": self.path}, timeout=timeout * 1000)
