@@ -1,20 +1,22 @@
 r"""Markdown of a stranger -> Markdown that does no harm even where raw HTML is allowed.
 
-Every block is written anew, so that no renderer can read it otherwise than we did. Only code holds a tag; only formulas
-hold a ``$`` or ``\begin`` that JupyterLab and nbconvert, which look for those before they look for code, take seriously.
+Every block is written anew, so that no renderer can read it otherwise than we did: only code holds a tag, and only
+formulas hold a ``$`` or ``\begin`` that could start one for JupyterLab and nbconvert, which look for formulas first.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import accumulate
 from typing import cast
 
 from markdown_it.common.utils import unescapeAll
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
-from chatmagic.markdown import MAX_GROWTH, formula, image_label, languages, parse
+from chatmagic.markdown import MAX_GROWTH, MAX_NESTING, formula, image_label, languages, parse
 from chatmagic.plain import plain
 
 __all__ = ["to_markdown"]
@@ -28,7 +30,8 @@ _SIGN = re.compile(
 _BLANKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _LINE_START = re.compile(r"\A(?:[-+=:%>]|\(?(?:\d{1,9}|[a-z]|[ivxlcdm]{1,9})[.)](?!\S))", re.IGNORECASE)
 _FENCE_LIKE = re.compile(r"```|~~~")
-_NOT_ADJACENT = re.compile(r"``|!\[|\$[$\d]")  # a code span, link or formula that would become something else
+# What begins code, a link or a formula, and would be something else; marked takes tildes and a backtick for one word.
+_NOT_ADJACENT = re.compile(r"[`~]`|!\[|\$[$\d]")
 _URL_SIGN = re.compile(r"[$()*';\[\]]")
 _URL = re.compile(r"(?:https?://|mailto:)[\w.~:/?#@!+=&,%-]+", re.IGNORECASE | re.ASCII)
 
@@ -37,6 +40,7 @@ _ODD_LINE_END = re.compile(
 )  # some take it for a newline, which would end an item of a list
 _FORMULA_START = re.compile(r"\$(?=\$)|\\(?=\\[()\[\]]|begin|end)", re.IGNORECASE)
 _TAG_OR_LINK = re.compile(r"[<\]]")
+_PLACEHOLDER = re.compile(r"@(?=@\d+[$\\])")  # half of what JupyterLab puts in the place of a formula
 
 _TEX = re.compile(r"\\[A-Za-z]+|\\.|\^\^|[`$%|]", re.DOTALL)
 # What LaTeX reads and writes files with, or makes names of macros from.
@@ -55,8 +59,8 @@ _DISPLAY_ENVIRONMENTS |= {"flalign": "aligned", "gather": "gathered", "multline"
 _INNER = {name: name for name in _INNER_ENVIRONMENTS.split()} | _DISPLAY_ENVIRONMENTS
 _TAG = re.compile(r"\\tag\*?\s*\{([^{}]*)\}")
 _ROW_SPACE = re.compile(r"\\\\\*?\s*\[\s*-?[\d.]+\s*[a-z]{2}\s*\]")
-_ROW_END = re.compile(r"\\\\(?=[\[\](){}])|\\.", re.DOTALL)
-_TEX_TAG_OR_LINK = re.compile(r"<(?!\s)|\](?=[(\[:])")
+_ROW_END = re.compile(r"(\\\\)(?=[\[\](){}])|\\.", re.DOTALL)
+_TEX_TAG_OR_LINK = re.compile(r"<(?!\s)|/(?=/)|\](?=[(\[:])")
 
 
 def to_markdown(text: str) -> str:
@@ -66,10 +70,17 @@ def to_markdown(text: str) -> str:
     letter, except in a quote and where a formula could begin in a line: there an invisible U+200B keeps signs apart.
     """
     tokens = parse(text)
-    written = "" if tokens is None else _blocks(SyntaxTreeNode(tokens).children)
-    if tokens is None or len(written) > MAX_GROWTH * (len(text) + 100):
+    simple = (
+        tokens is not None and max(map(_depth, [tokens, *(token.children or () for token in tokens)])) < MAX_NESTING
+    )
+    written = _blocks(SyntaxTreeNode(tokens or ()).children) if simple else ""
+    if not simple or len(written) > MAX_GROWTH * (len(text) + 100):
         written = _fence(plain(text))
     return f"{written}\n" if written else ""
+
+
+def _depth(tokens: Sequence[Token]) -> int:
+    return max(accumulate(token.nesting for token in tokens), default=0)
 
 
 def _blocks(nodes: Iterable[SyntaxTreeNode], *, quoted: bool = False) -> str:
@@ -108,7 +119,7 @@ def _block(node: SyntaxTreeNode, quoted: bool) -> str:
 
 
 def _paragraph(words: str) -> str:
-    lines = (line.strip() for line in re.sub(r"(?:\\\n)+\Z", "", words).split("\n"))
+    lines = (line.strip() for line in words.rstrip("\\ \n").split("\n"))  # a break at the end is shown as it stands
     return "\n".join(_started(line) for line in lines if line)
 
 
@@ -140,7 +151,7 @@ def _table(rows: Sequence[SyntaxTreeNode]) -> str:
 
 
 def _fence(code: str, language: str = "", *, quoted: bool = False) -> str:
-    code = _ODD_LINE_END.sub(" ", code)
+    code = _exact(code)
     if quoted:  # no line of a quote is blank, so JupyterLab can take the end of the code for part of a formula
         code = _TAG_OR_LINK.sub(rf"\g<0>{_GAP}", code)
     marks = "`" * max(3, _longest_run(code) + 1)
@@ -149,19 +160,21 @@ def _fence(code: str, language: str = "", *, quoted: bool = False) -> str:
     )
 
 
+def _exact(code: str) -> str:
+    return _PLACEHOLDER.sub(rf"\g<0>{_GAP}", _ODD_LINE_END.sub(" ", code))
+
+
 def _longest_run(code: str) -> int:
     return max(map(len, re.findall("`+", code)), default=0)
 
 
 def _words(node: SyntaxTreeNode, *, in_line: bool = False) -> str:
     """Write what is within *node*; *in_line* where no line may end and a bar would end a cell."""
-    written = ""
-    for child in node.children:
-        piece = _piece(child, in_line)
-        if _NOT_ADJACENT.fullmatch(written[-1:] + piece[:1]):
-            written += _GAP_IN_TEXT
-        written += piece
-    return written
+    return reduce(_joined, (_piece(child, in_line) for child in node.children), "")
+
+
+def _joined(left: str, right: str) -> str:
+    return f"{left}{_GAP_IN_TEXT if _NOT_ADJACENT.fullmatch(left[-1:] + right[:1]) else ''}{right}"
 
 
 def _piece(node: SyntaxTreeNode, in_line: bool) -> str:
@@ -178,7 +191,7 @@ def _piece(node: SyntaxTreeNode, in_line: bool) -> str:
         case "link":
             return _link(_words(node, in_line=in_line), str(node.attrs["href"]))
         case "em" | "strong" | "s":
-            return f"{node.markup}{_words(node, in_line=in_line)}{node.markup}"
+            return _joined(node.markup, _words(node, in_line=in_line)) + node.markup
         case "softbreak":
             return " " if in_line else "\n"
         case "hardbreak":
@@ -203,7 +216,7 @@ def _link(words: str, url: str) -> str:
 
 
 def _span(code: str, in_line: bool) -> str:
-    code = _FORMULA_START.sub(rf"\g<0>{_GAP}", _ODD_LINE_END.sub(" ", code.replace("\n", " ")))
+    code = _FORMULA_START.sub(rf"\g<0>{_GAP}", _exact(code.replace("\n", " ")))
     if in_line:
         code = code.replace("|", r"\|")
     marks = "`" * (_longest_run(code) + 1)
@@ -223,7 +236,7 @@ def _formula(token: Token, in_line: bool) -> str:
     ):
         return _span(token.content, in_line)
     tex = _ENVIRONMENT.sub(_inner_environment, _TAG.sub(r"\\qquad\\text{(\1)}", " ".join(tex.split())))
-    tex = _ROW_END.sub(lambda end: end[0] + " " * (end[0] == r"\\"), _ROW_SPACE.sub(r"\\\\ ", tex))
+    tex = _ROW_END.sub(lambda end: end[0] + " " * bool(end[1]), _ROW_SPACE.sub(r"\\\\ ", tex))
     tex = _TEX_TAG_OR_LINK.sub(r"\g<0> ", tex)
     if in_line:
         tex = _TEX.sub(lambda sign: {"|": r"\vert ", r"\|": r"\Vert "}.get(sign[0], sign[0]), tex)

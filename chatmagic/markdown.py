@@ -29,7 +29,7 @@ from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped] # publ
 __all__ = ["block_starts", "formula", "image_label", "languages", "parse", "to_html"]
 
 # Bounds for texts that mean nothing. No reply that makes sense comes near them.
-MAX_NESTING = 100  # levels of blocks; markdown-it drops what is deeper, so such a text is shown as it stands
+MAX_NESTING = 50  # levels of blocks; markdown-it drops what is deeper, so such a text is shown as it stands
 MAX_PARAGRAPH = 5_000  # characters; reading links and brackets takes quadratic time, so a longer one is plain text
 MAX_FORMULA = 100  # lines; else every opening without an end would search the whole text
 MAX_GROWTH = 100  # times the length of the text; a table of 2 kB can have 2 MB of empty cells

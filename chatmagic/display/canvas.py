@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatmagic.display.page import LOOK, Look, Page, live
-from chatmagic.growing import Growing, mended
-from chatmagic.markdown import to_html
+
+if TYPE_CHECKING:
+    from chatmagic.growing import Growing
 
 __all__ = ["Canvas"]
 
@@ -37,7 +38,7 @@ class Canvas:
         self._name = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
         self._outputs = 0  # that there are
         self._open = 0  # the number of the open one
-        self._growing = Growing()
+        self._growing: Growing | None = None
         self._known: dict[str, Any] = {}  # definitions of links
         self._part = ""  # the newest part
         self._part_html = ""
@@ -52,6 +53,10 @@ class Canvas:
 
     def grow(self, text: str, lines: Sequence[str], reasoning: str = "") -> None:
         """Show the next piece of the text, with *lines* below it; before the first one, what led to it."""
+        # Imported beside the waiting for the server: Markdown costs more than the rest of the package together.
+        from chatmagic.growing import Growing, mended
+
+        self._growing = self._growing or Growing()
         self._length += len(text)
         self._fresh += self._growing.take(text)
         if len(self._fresh) >= (max(_LEAST_PART, self._length // _PARTS) // _MOVES if self._part else _LEAST_PART):
@@ -86,6 +91,8 @@ class Canvas:
         self._fresh = ""
 
     def _html(self, text: str) -> str:
+        from chatmagic.markdown import to_html
+
         return to_html(text, images=self._look.images, env=self._known) if "text/html" in self._look.mime else ""
 
     def _page(self, text: str, html: str, lines: Sequence[str] = (), reasoning: str = "") -> Page:

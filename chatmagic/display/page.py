@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
+_BAR = ' style="border-left:3px solid var(--jp-border-color1,#bdbdbd);padding-left:0.8em"'
 ASIDE = "not in the conversation"
+_DIM = ' style="opacity:0.65"'
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
 _MOST_REASONING = 1500  # characters that are shown of what a model thinks while it thinks
 _PROMPT = (
@@ -48,7 +50,7 @@ LOOK = Look()
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is shown: as HTML that we made, as Markdown that was defused, and as plain text. What is empty is left out."""
+    """What is shown: as HTML that we made, as defused Markdown, and as plain text; what is empty is left out."""
 
     html: str
     text: str
@@ -69,12 +71,12 @@ def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: b
     A turn that was set *aside* is dimmed, and a line says so.
     """
     lines = [*notices, footer(session, turn)]
-    mark = [ASIDE] if aside else []
+    mark = [f"{ASIDE} · #{turn.number}: %chat use {session} --at {turn.number} goes there"] if aside else []
     html = markdown = ""
     if "text/html" in look.mime:
         html = f"{_folded(turn.reasoning)}{_html(turn.reply, look)}"
-        html = f'{_quiet(mark)}<div style="opacity:0.5">{html}</div>' if aside else html
-        html = f'<div class="chatmagic">{html}{_quiet(lines)}</div>'
+        html = f'{_quiet(mark)}<div style="opacity:0.65">{html}</div>' if aside else html
+        html = f'<div class="chatmagic"{_BAR if aside else ""}>{html}{_quiet(lines)}</div>'
     if "text/markdown" in look.mime:
         markdown = _markdown(mark, turn.reply, lines)
     return Page(
@@ -119,9 +121,19 @@ def conversation(
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[int] = (), note: str = ""
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Container[int] = (),
+    whole: Container[int] = (),
+    dim: Container[int] = (),
+    note: str = "",
 ) -> Page:
-    """Show *rows*, and a *note* below; the columns that hold *numbers* (counted from 0) are aligned to the right."""
+    """Show *rows*, and a *note* below.
+
+    The columns that hold *numbers* (counted from 0) are aligned to the right, the *whole* ones are not broken into
+    lines, and the rows *dim* are less visible.
+    """
     grid = [[one_line(cell, limit=80) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     text = [
@@ -129,10 +141,10 @@ def table(
         for row in grid
     ]
     head, *body = [
-        "".join(_cell(cell, tag, n in numbers) for n, cell in enumerate(row))
+        "".join(_cell(cell, tag, n in numbers, n in whole) for n, cell in enumerate(row))
         for row, tag in zip(grid, ["th"] + ["td"] * len(rows), strict=True)
     ]
-    rows_html = "".join(f"<tr>{row}</tr>" for row in body)
+    rows_html = "".join(f"<tr{_DIM if n in dim else ''}>{row}</tr>" for n, row in enumerate(body))
     html = f'<table class="{_NO_TEX}"><thead><tr>{head}</tr></thead><tbody>{rows_html}</tbody></table>'
     return Page(
         f'<div class="chatmagic">{html}{_quiet([note]) if note else ""}</div>',
@@ -144,8 +156,9 @@ def _aligned(cell: str, width: int, number: bool) -> str:
     return cell.rjust(width) if number else cell.ljust(width)
 
 
-def _cell(cell: str, tag: str, number: bool) -> str:
-    return f'<{tag} style="text-align:{"right" if number else "left"}">{escape(cell)}</{tag}>'
+def _cell(cell: str, tag: str, number: bool, whole: bool) -> str:
+    style = f"text-align:{'right' if number else 'left'}{';white-space:nowrap' if whole else ''}"
+    return f'<{tag} style="{style}">{escape(cell)}</{tag}>'
 
 
 def footer(session: str, turn: Turn) -> str:

@@ -30,7 +30,8 @@ class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen. *look* is how; *shown* is told in which display a turn is shown, with its session and notices.
+    leaves a clock on the screen. *look* is how; *shown* is told in which display a turn is shown, with its session
+    and notices.
     """
 
     def __init__(
