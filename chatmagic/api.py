@@ -10,7 +10,7 @@ from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import NOTHING, Settings, checked
-from chatmagic.display.page import Page, conversation
+from chatmagic.display.page import Look, Page, conversation
 from chatmagic.display.tree import history
 from chatmagic.errors import LineError
 
@@ -19,6 +19,10 @@ __all__ = ["Asker", "Chat", "Chats"]
 
 class Asker(Protocol):
     """Who runs turns; *how* may hold ``options``, ``once``, ``display`` …"""
+
+    @property
+    def look(self) -> Look:
+        """How replies are shown."""
 
     def ask(self, session: Session, prompt: str, **how: Any) -> Turn:
         """Ask *prompt*."""
@@ -222,9 +226,9 @@ class Chat:
         """Return the whole conversation, or turn #*number*, as a page."""
         session = self._session
         if number is None:
-            return conversation(session.name, session.settings.system, session.turns)
+            return conversation(session.name, session.settings.system, session.turns, look=self._asker.look)
         turn = session.tree[number]
-        return conversation(session.name, None, [turn], aside=turn not in session)
+        return conversation(session.name, None, [turn], aside=turn not in session, look=self._asker.look)
 
     def __repr__(self) -> str:
         count = len(self.turns)

@@ -149,8 +149,11 @@ def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str) ->
     if others:
         later = "" if came else "later "
         said.append(f"{len(others)} {later}turn{'' if len(others) == 1 else 's'} set aside")
-    count = len(others) + bool(instead)
-    return [f"{', '.join(said)}; {undo} brings {'it' if count == 1 else 'them'} back"] if said else []
+    if not said or session.last is None:
+        return []
+    there = f", or later %chat use {session.name} --at {session.last.number}," if undo.startswith("%") else ""
+    them = "it" if len(others) + bool(instead) == 1 else "them"
+    return [f"{', '.join(said)}; {undo}{there} brings {them} back"]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from chatmagic.errors import InterruptedTurnError, LineError, SessionError
 if TYPE_CHECKING:
     from chatmagic.api import Chat, Chats
     from chatmagic.display.marks import Marks
+    from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
     from chatmagic.events import Client, Renderer
 
@@ -49,6 +50,14 @@ if TYPE_CHECKING:
         @property
         def timeout(self) -> float:
             """Seconds that a server may be silent."""
+
+        @property
+        def images(self) -> str:
+            """What becomes of pictures in a reply: ``link`` or ``show``."""
+
+        @property
+        def mime(self) -> list[str]:
+            """As what replies are shown beside plain text."""
 
         @property
         def rerun(self) -> str:
@@ -199,8 +208,16 @@ class Kernel:
             return TerminalView()
         from chatmagic.display.marks import Marks
 
-        self.marks = self.marks or Marks(self.sessions)
-        return NotebookView(shown=self.marks.shown)
+        self.marks = self.marks or Marks(self.sessions, look=lambda: self.look)
+        return NotebookView(shown=self.marks.shown, look=self.look)
+
+    @property
+    def look(self) -> Look:
+        """How replies are shown."""
+        from chatmagic.display.page import LOOK, Look
+
+        traits = self.magics
+        return Look(traits.images == "show", tuple(traits.mime)) if traits else LOOK
 
     @property
     def in_notebook(self) -> bool:

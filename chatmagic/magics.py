@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from traitlets import Dict, Enum, Float, Int, TraitError, Unicode, validate
+from traitlets import Dict, Enum, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Config
 
 from chatmagic.conversation.session import Session
@@ -59,6 +59,16 @@ class ChatMagic(Magics):
     endpoints = Dict(help="Servers by name: {'NAME': {'url': 'https://…/v1', 'key_env': 'NAME_OF_A_VARIABLE'}}").tag(
         config=True
     )
+    images = Enum(
+        ("link", "show"),
+        "link",
+        help="Pictures of the web in a reply: links to them, or shown, which tells their server that you look.",
+    ).tag(config=True)
+    mime = List(
+        Enum(("text/html", "text/markdown")),
+        ["text/html", "text/markdown"],
+        help="As what replies are shown, beside plain text.",
+    ).tag(config=True)
     rerun = Enum(
         ("replace", "append"),
         "replace",

@@ -58,7 +58,7 @@ def sent(server: ChatServer) -> list[list[str]]:
 def expect_marks(chat: Notebook, marked: Collection[int]) -> None:
     """Expect the mark on the outputs of these cells, and of no others."""
     for index in range(len(chat.sources)):
-        mark = chat.output(index).get_by_text("not in the conversation", exact=True)
+        mark = chat.output(index).get_by_text("not in the conversation · #")
         expect(mark).to_have_count(1 if index in marked else 0)
 
 
@@ -82,7 +82,7 @@ def test_rerun_of_an_earlier_cell(start: Start) -> None:
     chat.set_source(1, EVE)
     chat.run(1)
 
-    expect(chat.output(1)).to_contain_text("2 later turns set aside; %chat undo brings them back")
+    expect(chat.output(1)).to_contain_text("2 later turns set aside; %chat undo, or later %chat use ")
     expect_marks(chat, {2, 3})
     expect(chat.output(2)).to_contain_text("Your name is Ada")
     chat.run(2)
@@ -106,7 +106,7 @@ def test_undo_and_redo_of_a_rerun(start: Start) -> None:
     expect(chat.output(1)).not_to_contain_text("set aside")
     chat.run(4)
     expect_marks(chat, {2})
-    expect(chat.output(1)).to_contain_text("1 later turn set aside; %chat undo brings it back")
+    expect(chat.output(1)).to_contain_text("1 later turn set aside; %chat undo, or later %chat use ")
     chat.run(3)
     chat.run(5)
     expect(chat.output(5)).to_contain_text("Your name is Ada")
@@ -225,7 +225,7 @@ def test_retry_continue_and_history(start: Start, server: ChatServer) -> None:
     expect_marks(chat, {2, 3})
     expect(chat.output(3)).to_contain_text("ended by length")
     expect(chat.output(4).locator("p")).to_have_text("second")
-    expect(chat.output(4)).to_contain_text("in place of #3; %chat undo brings it back")
+    expect(chat.output(4)).to_contain_text("in place of #3; %chat undo, or later %chat use ")
     rows = chat.output(5).locator("tbody tr")
     expect(rows.locator("td:nth-child(1)")).to_have_text(
         [re.compile(each) for each in ("●.*1", "○.*2", "○.*3", "●.*4")]
@@ -248,7 +248,7 @@ def test_edit(start: Start, server: ChatServer) -> None:
     chat.run(5)
 
     expect_marks(chat, {2, 3})
-    expect(chat.output(5)).to_contain_text("in place of #2, 1 later turn set aside; %chat undo brings them back")
+    expect(chat.output(5)).to_contain_text("in place of #2, 1 later turn set aside; %chat undo, or later %chat use ")
     chat.run(6)
     assert sent(server)[-2:] == [["one", "other"], ["one", "other", "four"]]
 
@@ -293,8 +293,8 @@ def test_saved_with_its_mark(start: Start, root: Path) -> None:
 
     assert [len(each) for each in outputs] == [1, 1]
     assert [each[0].metadata.chatmagic.in_conversation for each in outputs] == [True, False]
-    assert outputs[1][0].data["text/plain"].startswith("not in the conversation\nYour name is **Ada**")
-    assert ">not in the conversation<" in outputs[1][0].data["text/html"]
+    assert outputs[1][0].data["text/plain"].startswith("not in the conversation · #2: %chat use tutor --at 2 goes there\nYour name")
+    assert ">not in the conversation · #2: " in outputs[1][0].data["text/html"]
 
 
 def test_rerun_after_a_reload_of_the_page(start: Start, server: ChatServer) -> None:
@@ -320,7 +320,7 @@ def test_rerun_in_notebook_7(page: Page, root: Path) -> None:
         chat.set_source(1, EVE)
         chat.run(1)
         expect_marks(chat, {2})
-        expect(chat.output(1)).to_contain_text("1 later turn set aside; %chat undo brings it back")
+        expect(chat.output(1)).to_contain_text("1 later turn set aside; %chat undo, or later %chat use ")
         chat.run(3)
         expect_marks(chat, {1})
         chat.run(4)

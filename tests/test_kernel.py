@@ -41,7 +41,7 @@ def test_demo_is_one_display_and_nothing_else() -> None:
         ran = kernel.run("%%chat tutor -m demo\nMy name is Ada", cell_id="cell-7")
 
     assert [m["msg_type"] for m in ran.messages] == ["status", "execute_input", "display_data", "status"]
-    assert sorted(ran.displays[0]["data"]) == ["text/html", "text/plain"]
+    assert sorted(ran.displays[0]["data"]) == ["text/html", "text/markdown", "text/plain"]
     record = ran.displays[0]["metadata"]["chatmagic"]
     assert (record["session"], record["cells"], record["prompt"]) == ("tutor", ["cell-7"], "My name is Ada")
 

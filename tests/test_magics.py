@@ -425,9 +425,9 @@ def test_history_lists_the_turns(shell: InteractiveShell, capsys: pytest.Capture
     good(shell, "%chat history")
 
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["turn", "prompt", "reply", "model", "tokens"],
-        ["●", "#1", "one", "two", "one", "two", "big", "2", "tokens", "in,", "2", "out"],
-        ["●", "#2", "three", "three", "big", "5", "tokens", "in,", "1", "out"],
+        ["turn", "prompt", "reply", "model", "tokens", "in", "out", "note"],
+        ["●", "#1", "one", "two", "one", "two", "big", "2", "2"],
+        ["●", "#2", "three", "three", "big", "5", "1"],
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from chatmagic.conversation.messages import Cell, Turn, Usage
 from chatmagic.conversation.settings import Settings
-from chatmagic.display.page import Page, conversation, footer, live, table, tokens, turn_page
+from chatmagic.display.page import Look, Page, conversation, footer, live, table, tokens, turn_page
 from chatmagic.display.render import NotebookView, TerminalView
 from chatmagic.events import Delta, Event, Reasoning, Remark, Sending, Waiting
+from chatmagic.markdown import to_html
 
 TURN = Turn("prompt", "**bold** reply", number=3, model="demo", endpoint="demo", usage=Usage(1200, 34, 900))
 
@@ -74,7 +76,8 @@ def test_turn_is_html_and_text_and_metadata() -> None:
     page = turn_page("tutor", TURN, ["a notice"])
     data, metadata = page._repr_mimebundle_()
 
-    assert sorted(data) == ["text/html", "text/plain"]
+    assert sorted(data) == ["text/html", "text/markdown", "text/plain"]
+    assert data["text/markdown"].startswith("**bold** reply\n")
     assert "<strong>bold</strong> reply" in data["text/html"]
     assert data["text/plain"] == "**bold** reply\n\na notice\ntutor · demo · 1,200 tokens in (75% cached), 34 out"
     record = metadata["chatmagic"]
@@ -144,7 +147,8 @@ PAGES: dict[str, Callable[[str], Page]] = {
     "session": lambda text: turn_page(text, TURN),
     "notice": lambda text: turn_page("s", TURN, [text]),
     "ending": lambda text: turn_page("s", Turn("p", "r", finish=text)),
-    "live": lambda text: live(text, [text]),
+    "live": lambda text: live(to_html(text), [text]),
+    "live without HTML": lambda text: live("", [text], text=text),
     "prompt": lambda text: conversation("s", text, [Turn(text, "r", number=1)]),
     "table": lambda text: table([text, text], [[text, text]], note=text),
 }
@@ -351,3 +355,47 @@ def test_terminal_says_a_wait_once() -> None:
     play(view, Waiting("busy", 3), Waiting("busy", 2), Waiting("busy", 1))
 
     assert written == ["busy; again in 3 s\n"]
+
+
+@pytest.mark.parametrize(
+    ("mime", "kinds"),
+    [
+        (("text/html", "text/markdown"), ["text/html", "text/markdown", "text/plain"]),
+        (("text/html",), ["text/html", "text/plain"]),
+        (("text/markdown",), ["text/markdown", "text/plain"]),
+        ((), ["text/plain"]),
+    ],
+)
+def test_what_a_reply_is_shown_as(mime: tuple[str, ...], kinds: list[str]) -> None:
+    """A turn has the MIME types that are wanted, and always text."""
+    data, _ = turn_page("tutor", TURN, look=Look(mime=mime))._repr_mimebundle_()
+    assert sorted(data) == kinds
+
+
+def test_markdown_is_defused() -> None:
+    """In the Markdown, too, what a model or a server writes makes no HTML, wherever it stands."""
+    turn = Turn(EVIL, f"{EVIL}\n\n```x{EVIL}\n```", number=1, model=EVIL)
+    markdown = turn_page("tutor", turn, [EVIL]).markdown
+    assert not re.search(r"<\w", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
+    assert "bold" in turn_page("tutor", TURN).markdown
+
+
+def test_pictures_are_links_unless_they_are_wanted() -> None:
+    """A picture of the web is loaded only where somebody has asked for that."""
+    turn = Turn("p", "![a cat](https://example.org/cat.png)", number=1)
+    assert "<img" not in turn_page("tutor", turn).html
+    assert 'href="https://example.org/cat.png"' in turn_page("tutor", turn).html
+    for page in (turn_page("t", turn, look=Look(images=True)), conversation("t", None, [turn], look=Look(images=True))):
+        assert re.search(r'<img[^>]* src="https://example.org/cat.png"', page.html)
+
+
+def test_growing_reply_without_html(screen: Screen) -> None:
+    """Where no HTML is wanted, a growing reply is text."""
+    view = NotebookView(screen, look=Look(mime=()))
+    view.start("tutor", "m")
+    view.show(Sending("there"))
+    view.show(Delta("some **words**"))
+    while "words" not in screen.wait()["data"]["text/plain"]:
+        pass
+    assert list(screen.shown[-1]["data"]) == ["text/plain"]
+    view.finish("tutor", TURN, [])

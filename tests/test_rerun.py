@@ -17,7 +17,14 @@ from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.engine import GO_ON
-from chatmagic.errors import ChatMagicError, InterruptedTurnError, LineError, RequestError, SessionError
+from chatmagic.errors import (
+    ChatMagicError,
+    ChatMagicWarning,
+    InterruptedTurnError,
+    LineError,
+    RequestError,
+    SessionError,
+)
 from chatmagic.events import Delta, Finished, Queued, Sending
 from chatmagic.testing import FakeClient
 
@@ -79,11 +86,11 @@ def test_edit_and_run_again(run: Run, far: FakeClient) -> None:
 def test_an_earlier_cell_says_what_it_sets_aside(run: Run) -> None:
     """One line says how many later turns were set aside and how to get them back, which works."""
     three(run)
-    assert "2 later turns set aside; %chat undo brings them back\n" in run("%%chat t\nA", "a")
+    assert "2 later turns set aside; %chat undo, or later %chat use " in run("%%chat t\nA", "a")
     assert said("t") == ["A"]
     run("%chat undo")
     assert said("t") == ["a", "b", "c"]
-    assert "1 later turn set aside; %chat undo brings it back\n" in run("%%chat t\nB", "b")
+    assert "1 later turn set aside; %chat undo, or later %chat use " in run("%%chat t\nB", "b")
     assert "set aside" not in run("%%chat t\nB", "b")
 
 
@@ -177,9 +184,9 @@ def test_a_cell_in_two_sessions_keeps_both(run: Run) -> None:
 def test_at(run: Run, far: FakeClient) -> None:
     """--at goes on behind any turn, also one that was set aside; 0 is the beginning."""
     three(run)
-    assert "2 later turns set aside; %chat undo brings them back" in run("%%chat t --at 1\nd", "d")
+    assert "2 later turns set aside; %chat undo, or later %chat use " in run("%%chat t --at 1\nd", "d")
     assert sent(far) == ["a", "a", "d"]
-    assert "1 turn set aside; %chat undo brings it back" in run("%%chat t --at #3\ne", "e")
+    assert "1 turn set aside; %chat undo, or later %chat use " in run("%%chat t --at #3\ne", "e")
     assert sent(far) == ["a", "a", "b", "b", "c", "c", "e"]
     run("%%chat t --at 0 --once\nf", "f")
     assert sent(far) == ["f"]
@@ -235,7 +242,7 @@ def test_retry(run: Run, far: FakeClient) -> None:
     """The prompt is asked once more, by the other model if one is named; both replies can be reached."""
     three(run)
     far._answers.append("better")
-    assert "in place of #3; %chat undo brings it back" in run("%chat retry -m big", "r")
+    assert "in place of #3; %chat undo, or later %chat use " in run("%chat retry -m big", "r")
 
     assert (sent(far), far.requests[-1].model) == (["a", "a", "b", "b", "c"], "big")
     assert [turn.reply for turn in chatmagic.session("t").turns] == ["a", "b", "better"]
@@ -261,7 +268,7 @@ def test_an_edited_turn_belongs_to_its_cell(run: Run, shell: InteractiveShell) -
     next_input.set_next_input = puts.append
     three(run)
     run("%chat edit 2")
-    assert "in place of #2, 1 later turn set aside; %chat undo brings them back" in run(puts[0] + "!", "e")
+    assert "in place of #2, 1 later turn set aside; %chat undo, or later %chat use " in run(puts[0] + "!", "e")
     assert said("t") == ["a", "b!"]
     run("%%chat t\nB", "b")
     assert said("t") == ["a", "B"]
@@ -444,7 +451,7 @@ def test_show_says_what_is_not_in_the_conversation(run: Run) -> None:
     """A turn that was set aside can be looked at, with its mark."""
     three(run)
     run("%chat use t --at 1")
-    assert run("%chat show 3").startswith("not in the conversation\n")
+    assert run("%chat show 3").startswith("not in the conversation")
     assert not run("%chat show 1").startswith("not in the conversation")
 
 
@@ -455,10 +462,13 @@ def test_the_handle_has_the_verbs(run: Run, far: FakeClient) -> None:
     for text in "abc":
         chat.ask(text)
     far._answers.append("again")
-    assert (chat.retry(model="big").reply, far.requests[-1].model) == ("again", "big")
+    with pytest.warns(ChatMagicWarning, match=r"in place of #3; chatmagic.session\('t'\).undo\(\) brings it back"):
+        assert (chat.retry(model="big").reply, far.requests[-1].model) == ("again", "big")
     far._answers.append(" and on")
-    assert chat.continue_().reply == "again and on"
-    assert chat.edit(2, "B").prompt == "B"
+    with pytest.warns(ChatMagicWarning, match="in place of #4"):
+        assert chat.continue_().reply == "again and on"
+    with pytest.warns(ChatMagicWarning, match="in place of #2, 1 later turn set aside"):
+        assert chat.edit(2, "B").prompt == "B"
     assert said("t") == ["a", "B"]
     assert chat.undo(3) == ["turn #6", "turn #5", "turn #4"]
     assert chat.redo() == ["turn #4"]

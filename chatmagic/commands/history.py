@@ -20,10 +20,10 @@ def _show(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.session(name)
     if number is not None:
         turn = session.tree[turn_number(number)]
-        return conversation(session.name, None, [turn], aside=turn not in session)
+        return conversation(session.name, None, [turn], aside=turn not in session, look=desk.edge.look)
     if not session.turns:
         return f"{session.name!r} is empty."
-    return conversation(session.name, session.settings.system, session.turns)
+    return conversation(session.name, session.settings.system, session.turns, look=desk.edge.look)
 
 
 def _history(desk: Desk, values: dict[str, Any]) -> Answer:

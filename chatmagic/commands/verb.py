@@ -10,7 +10,7 @@ from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
-from chatmagic.display.page import Page
+from chatmagic.display.page import Look, Page
 from chatmagic.line import Form
 
 __all__ = ["Answer", "Desk", "Doer", "Verb", "count_of"]
@@ -20,6 +20,10 @@ Answer = str | Page
 
 class Doer(Protocol):
     """What only an edge can do."""
+
+    @property
+    def look(self) -> Look:
+        """How replies are shown."""
 
     def models(self, endpoint: str) -> list[str]:
         """Return the models of *endpoint*."""

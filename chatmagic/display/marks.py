@@ -12,7 +12,7 @@ from IPython.display import publish_display_data
 from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.session import Session, parting
 from chatmagic.conversation.sessions import Sessions
-from chatmagic.display.page import turn_page
+from chatmagic.display.page import Look, turn_page
 
 __all__ = ["Marks"]
 
@@ -35,8 +35,14 @@ class Marks:
     output is another one. Calls may come from any thread.
     """
 
-    def __init__(self, sessions: Sessions, publish: Callable[..., None] = publish_display_data) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        publish: Callable[..., None] = publish_display_data,
+        look: Callable[[], Look] = Look,
+    ) -> None:
         self._sessions = sessions
+        self._look = look
         self._publish = publish
         self._lock = threading.RLock()
         self._heads: dict[Session, Turn | None] = {}  # of the sessions that have outputs
@@ -91,6 +97,6 @@ class Marks:
             output = self._outputs.get(id(turn))
             if output is not None and output.session is session and output.marked != marked:
                 output.marked = marked
-                page = turn_page(session.name, turn, () if marked else output.notices, aside=marked)
+                page = turn_page(session.name, turn, () if marked else output.notices, aside=marked, look=self._look())
                 data, metadata = page._repr_mimebundle_()
                 self._publish(data, metadata, transient={"display_id": output.display_id}, update=True)

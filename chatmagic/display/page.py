@@ -11,10 +11,24 @@ from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.plain import one_line, plain
 from chatmagic.version import __version__
 
-__all__ = ["Page", "conversation", "ending", "footer", "lines_page", "live", "table", "tokens", "turn_page"]
+__all__ = [
+    "LOOK",
+    "Look",
+    "Page",
+    "conversation",
+    "ending",
+    "footer",
+    "lines_page",
+    "live",
+    "table",
+    "tokens",
+    "turn_page",
+]
 
 _QUIET = "color:var(--jp-ui-font-color2,#757575);font-size:0.85em;line-height:1.4"
+_BAR = ' style="border-left:3px solid var(--jp-border-color1,#bdbdbd);padding-left:0.8em"'
 ASIDE = "not in the conversation"
+_DIM = ' style="opacity:0.65"'
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
 _MOST_REASONING = 1500  # characters that are shown of what a model thinks while it thinks
 _PROMPT = (
@@ -24,41 +38,63 @@ _PROMPT = (
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How replies are shown: with pictures of the web or links to them, and as which MIME types beside text."""
+
+    images: bool = False
+    mime: tuple[str, ...] = ("text/html", "text/markdown")
+
+
+LOOK = Look()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """What is shown, as HTML that we made and as plain text."""
+    """What is shown: as HTML that we made, as defused Markdown, and as plain text; what is empty is left out."""
 
     html: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    markdown: str = ""
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, Any]]:
-        return {"text/html": self.html, "text/plain": self.text}, self.metadata
+        data = {"text/html": self.html, "text/markdown": self.markdown}
+        return {**{kind: text for kind, text in data.items() if text}, "text/plain": self.text}, self.metadata
 
     def __repr__(self) -> str:
         return self.text
 
 
-def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: bool = False) -> Page:
+def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: bool = False, look: Look = LOOK) -> Page:
     """Show a finished turn: the reply, what must be said about it, and the footer; what led to it is folded away.
 
     A turn that was set *aside* is dimmed, and a line says so.
     """
     lines = [*notices, footer(session, turn)]
-    reply = f"{_folded(turn.reasoning)}{_markdown(turn.reply)}"
-    mark = [ASIDE] if aside else []
-    if aside:
-        reply = f'{_quiet(mark)}<div style="opacity:0.5">{reply}</div>'
+    mark = [f"{ASIDE} · #{turn.number}: %chat use {session} --at {turn.number} goes there"] if aside else []
+    html = markdown = ""
+    if "text/html" in look.mime:
+        html = f"{_folded(turn.reasoning)}{_html(turn.reply, look)}"
+        html = f'{_quiet(mark)}<div style="opacity:0.65">{html}</div>' if aside else html
+        html = f'<div class="chatmagic"{_BAR if aside else ""}>{html}{_quiet(lines)}</div>'
+    if "text/markdown" in look.mime:
+        markdown = _markdown(mark, turn.reply, lines)
     return Page(
-        f'<div class="chatmagic">{reply}{_quiet(lines)}</div>',
+        html,
         "\n".join([*mark, plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
         {"chatmagic": {**_record(session, turn), "in_conversation": not aside}},
+        markdown,
     )
 
 
-def live(reply: str, lines: Sequence[str], reasoning: str = "") -> Page:
-    """Show what has come of a *reply* so far, or of the *reasoning* before it, and *lines* about how it goes on."""
-    body = _markdown(reply) if reply else _block(_tail(reasoning), _QUIET)
-    return Page(f'<div class="chatmagic">{body}{_quiet(lines)}</div>', plain(reply) or "\n".join(map(one_line, lines)))
+def live(html: str, lines: Sequence[str], reasoning: str = "", *, text: str = "") -> Page:
+    """Show a part of a reply, or of the *reasoning* before it, and *lines* about how it goes on.
+
+    It will not be there for long: beside the HTML there are only these lines, and *text* where there is no HTML.
+    """
+    body = html or _block(_tail(reasoning), _QUIET)
+    page = f'<div class="chatmagic">{body}{_quiet(lines)}</div>'
+    return Page("" if text else page, "\n".join([*([plain(text)] * bool(text)), *map(one_line, lines)]))
 
 
 def lines_page(lines: Sequence[str]) -> Page:
@@ -66,7 +102,9 @@ def lines_page(lines: Sequence[str]) -> Page:
     return Page(f'<div class="chatmagic">{_quiet(lines)}</div>', "\n".join(map(one_line, lines)))
 
 
-def conversation(session: str, system: str | None, turns: Sequence[Turn], *, aside: bool = False) -> Page:
+def conversation(
+    session: str, system: str | None, turns: Sequence[Turn], *, aside: bool = False, look: Look = LOOK
+) -> Page:
     """Show *turns* one below the other, each with its number, prompt, reply and footer."""
     html, text = [], []
     if aside:
@@ -77,15 +115,25 @@ def conversation(session: str, system: str | None, turns: Sequence[Turn], *, asi
         text += [f"system: {plain(system)}", ""]
     for turn in turns:
         line = f"#{turn.number} · {footer(session, turn)}"
-        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _markdown(turn.reply) + _quiet([line]))
+        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _html(turn.reply, look) + _quiet([line]))
         text += [f"#{turn.number} {plain(turn.prompt)}", "", plain(turn.reply).strip("\n"), "", one_line(line), ""]
     return Page(f'<div class="chatmagic">{"".join(html)}</div>', "\n".join(text).rstrip("\n"))
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[int] = (), note: str = ""
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Container[int] = (),
+    whole: Container[int] = (),
+    dim: Container[int] = (),
+    note: str = "",
 ) -> Page:
-    """Show *rows*, and a *note* below; the columns that hold *numbers* (counted from 0) are aligned to the right."""
+    """Show *rows*, and a *note* below.
+
+    The columns that hold *numbers* (counted from 0) are aligned to the right, the *whole* ones are not broken into
+    lines, and the rows *dim* are less visible.
+    """
     grid = [[one_line(cell, limit=80) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     text = [
@@ -93,10 +141,10 @@ def table(
         for row in grid
     ]
     head, *body = [
-        "".join(_cell(cell, tag, n in numbers) for n, cell in enumerate(row))
+        "".join(_cell(cell, tag, n in numbers, n in whole) for n, cell in enumerate(row))
         for row, tag in zip(grid, ["th"] + ["td"] * len(rows), strict=True)
     ]
-    rows_html = "".join(f"<tr>{row}</tr>" for row in body)
+    rows_html = "".join(f"<tr{_DIM if n in dim else ''}>{row}</tr>" for n, row in enumerate(body))
     html = f'<table class="{_NO_TEX}"><thead><tr>{head}</tr></thead><tbody>{rows_html}</tbody></table>'
     return Page(
         f'<div class="chatmagic">{html}{_quiet([note]) if note else ""}</div>',
@@ -108,8 +156,9 @@ def _aligned(cell: str, width: int, number: bool) -> str:
     return cell.rjust(width) if number else cell.ljust(width)
 
 
-def _cell(cell: str, tag: str, number: bool) -> str:
-    return f'<{tag} style="text-align:{"right" if number else "left"}">{escape(cell)}</{tag}>'
+def _cell(cell: str, tag: str, number: bool, whole: bool) -> str:
+    style = f"text-align:{'right' if number else 'left'}{';white-space:nowrap' if whole else ''}"
+    return f'<{tag} style="{style}">{escape(cell)}</{tag}>'
 
 
 def footer(session: str, turn: Turn) -> str:
@@ -137,11 +186,17 @@ def tokens(usage: Usage) -> str:
     return f"{usage.input_tokens:,} {noun} in{cached}, {usage.output_tokens:,} out{reasoning}"
 
 
-def _markdown(text: str) -> str:
+def _html(text: str, look: Look) -> str:
     # Imported when first used: it costs more than the rest of the package together.
     from chatmagic.markdown import to_html
 
-    return to_html(text)
+    return to_html(text, images=look.images)
+
+
+def _markdown(mark: Sequence[str], reply: str, lines: Sequence[str]) -> str:
+    from chatmagic.defused import to_markdown
+
+    return "\n".join(to_markdown(part) for part in [*mark, reply, *map(one_line, lines)])
 
 
 def _quiet(lines: Sequence[str]) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextvars
-import itertools
 import threading
 import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from IPython.core.getipython import get_ipython
 from IPython.display import display, publish_display_data
 
 from chatmagic.conversation.messages import Turn
-from chatmagic.display.page import Page, footer, lines_page, live, turn_page
+from chatmagic.display.canvas import Canvas
+from chatmagic.display.page import LOOK, Look, Page, footer, lines_page, turn_page
+from chatmagic.errors import ChatMagicWarning
 from chatmagic.events import Delta, Event, Queued, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
@@ -20,28 +23,27 @@ __all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"
 
 _SHORTEST = 0.1  # seconds between two paints
 _PATIENCE = 0.3  # seconds until the cell says that it waits
-_REPAINTED = 20_000  # characters a second that may be painted again
 _BUSY = 10  # the pause after a paint is this many times as long as the paint
-
-_ids = itertools.count(1)
 
 
 class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
 
     Painting runs in a thread of its own, so that reading the stream never waits for it and a silent server still
-    leaves a clock on the screen. *shown* is told in which display a turn is shown, with its session and notices.
+    leaves a clock on the screen. *look* is how; *shown* is told in which display a turn is shown, with its session
+    and notices.
     """
 
     def __init__(
         self,
         publish: Callable[..., None] = publish_display_data,
         shown: Callable[[str, str, Turn, Sequence[str]], None] = lambda *_: None,
+        look: Look = LOOK,
     ) -> None:
-        self._publish = publish
+        self._canvas = Canvas(publish, look)
         self._shown = shown
-        self._id = f"chatmagic-{next(_ids)}-{time.time_ns():x}"
-        self._text: list[str] = []
+        self._look = look
+        self._text: deque[str] = deque()  # what is not painted yet
         self._reasoning: list[str] = []
         self._remarks: list[str] = []
         self._line = ""
@@ -49,7 +51,6 @@ class NotebookView:
         self._changed = threading.Event()
         self._over = threading.Event()
         self._painter: threading.Thread | None = None
-        self._painted = False
 
     def start(self, session: str, model: str) -> None:
         """Remember whose reply it is."""
@@ -60,6 +61,7 @@ class NotebookView:
         match event:
             case Delta(text):
                 self._text.append(text)
+                self._waits = ""
                 self._changed.set()
             case Sending(_, instant):
                 self._waits = "waiting"
@@ -82,16 +84,16 @@ class NotebookView:
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
         """Paint the whole turn as the one output that stays."""
         self._end()
-        self._paint(turn_page(session, turn, notices))
-        self._shown(self._id, session, turn, notices)
+        self._canvas.finish(turn_page(session, turn, notices, look=self._look))
+        self._shown(self._canvas.display_id, session, turn, notices)
 
     def fail(self, notices: Sequence[str]) -> None:
         """Leave nothing but the *notices*."""
         self._end()
         if notices:
-            self._paint(lines_page(notices))
-        elif self._painted:
-            self._publish({}, transient={"display_id": self._id}, update=True)
+            self._canvas.finish(lines_page(notices))
+        else:
+            self._canvas.clear()
 
     def _begin(self) -> None:
         if self._painter is not None:
@@ -109,8 +111,6 @@ class NotebookView:
 
     def _paint_on(self) -> None:
         """Paint whenever something came, but not too often, and once a second for the clock."""
-        import chatmagic.markdown  # noqa: F401 - its import, too, should be over when the first words come
-
         started = time.monotonic()
         pause = _PATIENCE
         while True:
@@ -119,22 +119,16 @@ class NotebookView:
                 return
             self._changed.clear()
             before = time.monotonic()
-            text = "".join(self._text)
+            text = "".join(self._text.popleft() for _ in range(len(self._text)))
             reasoning = "".join(self._reasoning)
-            self._paint(live(text, [*self._remarks, self._progress(text, before - started)], reasoning))
+            self._canvas.grow(text, [*self._remarks, self._progress(before - started)], reasoning)
             if text or reasoning:  # the first words do not wait for the clock
-                cost = time.monotonic() - before
-                self._over.wait(max(_SHORTEST, len(text) / _REPAINTED, cost * _BUSY))
+                now = time.monotonic()
+                self._over.wait(max(_SHORTEST, (now - before) * _BUSY, self._canvas.debt(now - started)))
             pause = 1.0
 
-    def _progress(self, text: str, seconds: float) -> str:
-        waits = "" if text else f" · {self._waits}"
-        return f"{self._line}{waits} · {seconds:.0f} s"
-
-    def _paint(self, page: Page) -> None:
-        data, metadata = page._repr_mimebundle_()
-        self._publish(data, metadata, transient={"display_id": self._id}, update=self._painted)
-        self._painted = True
+    def _progress(self, seconds: float) -> str:
+        return " · ".join(filter(None, [self._line, self._waits, f"{seconds:.0f} s"]))
 
 
 class TerminalView:
@@ -210,8 +204,10 @@ class SilentView:
     def show(self, event: Event) -> None:
         """Show nothing."""
 
-    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
-        """Show nothing."""
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:  # noqa: ARG002 - the Protocol's shape
+        """Show nothing; what was decided on the way is a warning."""
+        for notice in notices:
+            warnings.warn(notice, ChatMagicWarning, stacklevel=2)
 
     def fail(self, notices: Sequence[str]) -> None:
         """Show nothing."""

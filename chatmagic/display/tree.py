@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
-from chatmagic.display.page import Page, ending, table, tokens
+from chatmagic.display.page import Page, ending, table
 from chatmagic.plain import one_line
 
 __all__ = ["history"]
@@ -21,20 +21,27 @@ def history(session: Session, sessions: Iterable[Session]) -> Page:
     for each in sessions:
         if each.tree is session.tree and each.last is not None:
             heads[each.last.number].append(each.name)
+    ordered = list(_in_order(session))
     rows = [
         [
             f"{branch}{'●' if turn in session else '○'} #{turn.number}",
             one_line(turn.prompt, 50),
             one_line(turn.reply, 50),
             turn.model,
-            tokens(turn.usage),
+            _count(turn.usage.input_tokens),
+            _count(turn.usage.output_tokens),
             ", ".join(_remarks(session, turn, heads[turn.number])),
         ]
-        for turn, branch in _in_order(session)
+        for turn, branch in ordered
     ]
-    aside = f"○ is not in the conversation: %chat use {session.name} --at N goes there"
-    note = aside if len(rows) > len(session.turns) else ""
-    return table(["turn", "prompt", "reply", "model", "tokens", ""], rows, note=note)
+    dim = {n for n, (turn, _) in enumerate(ordered) if turn not in session}
+    note = f"○ is not in the conversation: %chat use {session.name} --at N goes there" if dim else ""
+    header = ["turn", "prompt", "reply", "model", "tokens in", "out", "note"]
+    return table(header, rows, numbers={4, 5}, whole={0, 4, 5}, dim=dim, note=note)
+
+
+def _count(tokens: int | None) -> str:
+    return "unknown" if tokens is None else f"{tokens:,}"
 
 
 def _remarks(session: Session, turn: Turn, names: list[str]) -> Iterator[str]:
