@@ -293,7 +293,7 @@ def test_saved_with_its_mark(start: Start, root: Path) -> None:
 
     assert [len(each) for each in outputs] == [1, 1]
     assert [each[0].metadata.chatmagic.in_conversation for each in outputs] == [True, False]
-    assert outputs[1][0].data["text/plain"].startswith("not in the conversation · #2: %chat use tutor --at 2 goes there\nYour name")
+    assert outputs[1][0].data["text/plain"].startswith("not in the conversation · #2: %chat use tutor --at 2")
     assert ">not in the conversation · #2: " in outputs[1][0].data["text/html"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +75,15 @@ class Traffic:
     """What comes through the web sockets of a page."""
 
     frames: int = 0
-    bytes: int = 0
-    sockets: list[WebSocket] = field(default_factory=list)
+    size: int = 0
 
     def listen(self, socket: WebSocket) -> None:
         """Count what *socket* receives."""
         socket.on("framereceived", self._count)
-        self.sockets.append(socket)
 
     def _count(self, payload: bytes | str) -> None:
         self.frames += 1
-        self.bytes += len(payload)
+        self.size += len(payload)
 
 
 def busy(client: CDPSession) -> float:
@@ -99,13 +97,13 @@ def measure(page: Page, chat: Notebook, traffic: Traffic, index: int) -> list[st
     page.evaluate(WATCH)
     client = page.context.new_cdp_session(page)
     client.send("Performance.enable")
-    frames, received, before = traffic.frames, traffic.bytes, busy(client)
+    frames, received, before = traffic.frames, traffic.size, busy(client)
     chat.run(index, timeout=900)
     page.wait_for_timeout(1000)
     tasks = page.evaluate("window.longTasks")
     return [
         f"{traffic.frames - frames:6,}",
-        f"{(traffic.bytes - received) / 1000:9,.0f} kB",
+        f"{(traffic.size - received) / 1000:9,.0f} kB",
         f"{busy(client) - before:7.1f} s",
         f"{len(tasks):4}",
         f"{max(tasks, default=0):6.0f} ms",
