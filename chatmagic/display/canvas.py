@@ -53,7 +53,7 @@ class Canvas:
 
     def grow(self, text: str, lines: Sequence[str], reasoning: str = "") -> None:
         """Show the next piece of the text, with *lines* below it; before the first one, what led to it."""
-        # Imported beside the waiting for the server: Markdown costs more than the rest of the package together.
+        # Imported when first used: Markdown costs more than the rest of the package together.
         from chatmagic.growing import Growing, mended
 
         self._growing = self._growing or Growing()

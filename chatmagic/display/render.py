@@ -23,7 +23,7 @@ __all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"
 
 _SHORTEST = 0.1  # seconds between two paints
 _PATIENCE = 0.3  # seconds until the cell says that it waits
-_BUSY = 10  # the pause after a paint is this many times as long as the paint
+_BUSY = 10  # the pause after a paint is this many times as long as the processor needed for it
 
 
 class NotebookView:
@@ -111,6 +111,8 @@ class NotebookView:
 
     def _paint_on(self) -> None:
         """Paint whenever something came, but not too often, and once a second for the clock."""
+        import chatmagic.growing  # noqa: F401 - its import, too, should be over when the first words come
+
         started = time.monotonic()
         pause = _PATIENCE
         while True:
@@ -118,13 +120,13 @@ class NotebookView:
             if self._over.is_set():
                 return
             self._changed.clear()
-            before = time.monotonic()
+            seconds, cpu = time.monotonic() - started, time.thread_time()
             text = "".join(self._text.popleft() for _ in range(len(self._text)))
             reasoning = "".join(self._reasoning)
-            self._canvas.grow(text, [*self._remarks, self._progress(before - started)], reasoning)
+            self._canvas.grow(text, [*self._remarks, self._progress(seconds)], reasoning)
             if text or reasoning:  # the first words do not wait for the clock
-                now = time.monotonic()
-                self._over.wait(max(_SHORTEST, (now - before) * _BUSY, self._canvas.debt(now - started)))
+                cost = time.thread_time() - cpu
+                self._over.wait(max(_SHORTEST, cost * _BUSY, self._canvas.debt(seconds)))
             pause = 1.0
 
     def _progress(self, seconds: float) -> str:
