@@ -77,3 +77,15 @@ def test_reply_cannot_run_anything(page: Page, lab: Lab, root: Path) -> None:
     expect(chat.output(1)).to_contain_text("onerror")
     assert page.evaluate("window.evil") is None
     assert chat.output(1).locator("img").count() == 0
+
+
+def test_a_formula_cannot_cover_the_footer(page: Page, lab: Lab, root: Path, server: ChatServer) -> None:
+    """What is said about a reply can be read, whatever the reply draws below itself."""
+    server.answers.append(text_answer([r"Fine. $\smash{\lower{5em}{\color{red}{\rule{60em}{5em}}}}$"]))
+    chat = chat_notebook(page, lab, root, f"import os; os.environ['OPENAI_BASE_URL'] = {server.url!r}", "%%chat\nhi")
+    chat.run_all()
+    expect(chat.output(2).locator("mjx-container")).to_be_visible()
+    footer = chat.output(2).get_by_text("main · gpt-6-luna")
+    seen = "at => (box => document.elementFromPoint(box.x + 5, box.y + 5) === at)(at.getBoundingClientRect())"
+
+    assert footer.evaluate(seen)

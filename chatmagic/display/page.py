@@ -74,7 +74,7 @@ def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: b
     mark = [f"{ASIDE} · #{turn.number}: %chat use {session} --at {turn.number} goes there"] if aside else []
     html = markdown = ""
     if "text/html" in look.mime:
-        html = f"{_folded(turn.reasoning)}{_html(turn.reply, look)}"
+        html = f"{_folded(turn.reasoning)}{_boxed(_html(turn.reply, look))}"
         html = f'{_quiet(mark)}<div style="opacity:0.65">{html}</div>' if aside else html
         html = f'<div class="chatmagic"{_BAR if aside else ""}>{html}{_quiet(lines)}</div>'
     if "text/markdown" in look.mime:
@@ -92,7 +92,7 @@ def live(html: str, lines: Sequence[str], reasoning: str = "", *, text: str = ""
 
     It will not be there for long: beside the HTML there are only these lines, and *text* where there is no HTML.
     """
-    body = html or _block(_tail(reasoning), _QUIET)
+    body = _boxed(html) or _block(_tail(reasoning), _QUIET)
     page = f'<div class="chatmagic">{body}{_quiet(lines)}</div>'
     return Page("" if text else page, "\n".join([*([plain(text)] * bool(text)), *map(one_line, lines)]))
 
@@ -115,7 +115,8 @@ def conversation(
         text += [f"system: {plain(system)}", ""]
     for turn in turns:
         line = f"#{turn.number} · {footer(session, turn)}"
-        html.append(_block(turn.prompt, _PROMPT) + _folded(turn.reasoning) + _html(turn.reply, look) + _quiet([line]))
+        reply = _folded(turn.reasoning) + _boxed(_html(turn.reply, look))
+        html.append(_block(turn.prompt, _PROMPT) + reply + _quiet([line]))
         text += [f"#{turn.number} {plain(turn.prompt)}", "", plain(turn.reply).strip("\n"), "", one_line(line), ""]
     return Page(f'<div class="chatmagic">{"".join(html)}</div>', "\n".join(text).rstrip("\n"))
 
@@ -184,6 +185,11 @@ def tokens(usage: Usage) -> str:
     reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
     noun = "token" if usage.input_tokens == 1 else "tokens"
     return f"{usage.input_tokens:,} {noun} in{cached}, {usage.output_tokens:,} out{reasoning}"
+
+
+def _boxed(html: str) -> str:
+    """Keep a reply within its box: a formula could be drawn over what is said about the reply."""
+    return f'<div style="overflow-x:auto;overflow-y:hidden">{html}</div>' if html else ""
 
 
 def _html(text: str, look: Look) -> str:
