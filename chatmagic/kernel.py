@@ -134,10 +134,8 @@ class Kernel:
 
     def _behind(self, session: Session, at: int, cell: Cell) -> dict[str, Any]:
         turn, edited = session.meant(at, cell), session.edited
-        instead = {}
-        if edited is not None and edited.parent is turn and edited in session:
-            instead, session.edited = {"instead": edited}, None
-        return {"start": session.state.at(turn), **instead}
+        replaces = edited is not None and edited.parent is turn and edited in session
+        return {"start": session.state.at(turn), "instead": edited if replaces else None}
 
     def retry(self, session: Session, **how: Any) -> Turn:
         """Ask the newest prompt once more; the new turn takes its place."""

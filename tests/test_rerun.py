@@ -261,13 +261,15 @@ def test_a_retried_turn_belongs_to_its_cell(run: Run) -> None:
     assert said("t") == ["a", "b", "C", "d"]
 
 
-def test_an_edited_turn_belongs_to_its_cell(run: Run, shell: InteractiveShell) -> None:
+def test_an_edited_turn_belongs_to_its_cell(run: Run, shell: InteractiveShell, far: FakeClient) -> None:
     """What %chat edit has put into a cell takes the place of the turn, and either cell replaces it again."""
     puts: list[str] = []
     next_input: Any = shell
     next_input.set_next_input = puts.append
     three(run)
     run("%chat edit 2")
+    far._answers.append(RequestError("no"))
+    run(puts[0], "e", fails=RequestError)
     assert "in place of #2, 1 later turn set aside; %chat undo, or later %chat use " in run(puts[0] + "!", "e")
     assert said("t") == ["a", "b!"]
     run("%%chat t\nB", "b")

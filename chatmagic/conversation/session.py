@@ -192,6 +192,8 @@ class Session:
     def add(self, turn: Turn) -> Turn:
         """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside."""
         stored = self.tree.grow(turn)
+        if self.edited is not None and self.edited.parent is turn.parent:
+            self.edited = None
         self._act(f"turn #{stored.number}", lambda state: replace(state, head=stored, line=stored.settings))
         return stored
 
