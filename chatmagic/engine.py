@@ -73,7 +73,7 @@ def run_turn(
     start: State | None = None,
     instead: Turn | None = None,
     go_on: bool = False,
-    undo: str = "%chat undo",
+    undo: str | None = "%chat undo",
     context: ContextPolicy = everything,
     retry: Retry = PATIENT,
     on_turn: Sequence[TurnHook] = (),
@@ -84,8 +84,8 @@ def run_turn(
     *options* describe the conversation from here on, *defaults* lie below the session's own settings. The turn begins
     at *start*: by default where the earlier turns of *cell* began, else at the end of the line. Nothing moves before
     there is text to keep. Then the turn takes the place of *instead*; with *go_on* it is that turn, its reply and
-    what the model adds to it joined. *undo* is what takes it back. *notices* are shown with the reply, after them
-    whatever has to be said about it.
+    what the model adds to it joined. *undo* is what takes it back (None: this need not be said). *notices* are shown
+    with the reply, after them whatever has to be said about it.
 
     Raises:
         ChatMagicError: there is no reply; the session is as it was.
@@ -140,7 +140,7 @@ def _what_stays(session: Session, cell: Cell) -> list[str]:
     ]
 
 
-def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str) -> list[str]:
+def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str | None) -> list[str]:
     """Say which turns *turn* sets aside when it is stored; those that its own cell made before are simply replaced."""
     left, came = parting(session.last, turn.parent)
     own = turn.cells[0].id
@@ -149,7 +149,7 @@ def _what_goes(session: Session, turn: Turn, instead: Turn | None, undo: str) ->
     if others:
         later = "" if came else "later "
         said.append(f"{len(others)} {later}turn{'' if len(others) == 1 else 's'} set aside")
-    if not said or session.last is None:
+    if not said or undo is None or session.last is None:
         return []
     there = f", or later %chat use {session.name} --at {session.last.number}," if undo.startswith("%") else ""
     them = "it" if len(others) + bool(instead) == 1 else "them"
@@ -338,9 +338,10 @@ def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
             warnings.warn(f"a hook failed with {type(exc).__name__}: {exc}; the turn is kept", ChatMagicWarning, 2)
 
 
-def _raise_unless_complete(session: Session, turn: Turn, reply: _Reply, undo: str) -> None:
+def _raise_unless_complete(session: Session, turn: Turn, reply: _Reply, undo: str | None) -> None:
     if turn.status == "complete":
         return
-    kept = f"is kept as turn #{turn.number} of {session.name!r} ({undo} drops it)" if turn.number else "is not stored"
+    drop = f" ({undo} drops it)" if undo else ""
+    kept = f"is kept as turn #{turn.number} of {session.name!r}{drop}" if turn.number else "is not stored"
     message = f"{reply.trouble}; what had come ({len(reply.text):,} characters) {kept}"
     raise (InterruptedTurnError if turn.status == "interrupted" else CutReplyError)(message)

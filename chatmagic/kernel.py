@@ -183,14 +183,17 @@ class Kernel:
             self.sessions.asked_by(cell, session)
 
         with _alone(session, renderer), self.sessions.asking(session):
+            planned = plan(cell)
+            back = "%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()"
+            asked_for = not display and planned["start"] is not None
             return run_turn(
                 session,
-                **plan(cell),
+                **planned,
                 client=self.connected(),
                 renderer=renderer,
                 defaults=self.defaults,
                 cell=cell,
-                undo="%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()",
+                undo=None if asked_for else back,
                 retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
                 on_turn=[follow] if typed else [],
                 **how,

@@ -75,7 +75,7 @@ class Marks:
     def forget(self, cell: Cell) -> None:
         """Forget the outputs of *cell*: it runs again, and what earlier executions have shown is gone."""
         with self._lock:
-            for key in self._of_cell.pop(cell.id or "", ()):
+            for key in dict.fromkeys(self._of_cell.pop(cell.id or "", ())):
                 if cell in self._outputs[key].turn.cells:
                     self._of_cell[cell.id or ""].append(key)
                 else:
