@@ -30,15 +30,16 @@ _SIGN = re.compile(
 _BLANKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _LINE_START = re.compile(r"\A(?:[-+=:%>]|\(?(?:\d{1,9}|[a-z]|[ivxlcdm]{1,9})[.)](?!\S))", re.IGNORECASE)
 _FENCE_LIKE = re.compile(r"```|~~~")
-# What begins code, a link or a formula, and would be something else; marked takes tildes and a backtick for one word.
-_NOT_ADJACENT = re.compile(r"[`~]`|!\[|\$[$\d]")
+# What begins or ends code, a link or a formula, and would be something else. JupyterLab does not see a dollar before
+# code, and its parser takes tildes and a backtick for one word.
+_NOT_ADJACENT = re.compile(r"[`~$]`|!\[|\$[$\d]")
 _URL_SIGN = re.compile(r"[$()*';\[\]]")
 _URL = re.compile(r"(?:https?://|mailto:)[\w.~:/?#@!+=&,%-]+", re.IGNORECASE | re.ASCII)
 
 _ODD_LINE_END = re.compile(
     r"[\x0b\x0c\x85\u2028\u2029]"
 )  # some take it for a newline, which would end an item of a list
-_FORMULA_START = re.compile(r"\$(?=\$)|\\(?=\\[()\[\]]|begin|end)", re.IGNORECASE)
+_FORMULA_OR_STRIKE = re.compile(r"\$(?=\$)|~(?=~)|\\(?=\\[()\[\]]|begin|end)", re.IGNORECASE)
 _TAG_OR_LINK = re.compile(r"[<\]]")
 _PLACEHOLDER = re.compile(r"@(?=@\d+[$\\])")  # half of what JupyterLab puts in the place of a formula
 
@@ -67,7 +68,8 @@ def to_markdown(text: str) -> str:
     """Return the same Markdown, made harmless for renderers that allow HTML, and simple enough for all of them.
 
     It holds no HTML but ``<br>`` in a table, no pictures, and links to nothing but the web. Code is the same to the
-    letter, except in a quote and where a formula could begin in a line: there an invisible U+200B keeps signs apart.
+    letter, except in a quote, and where ``$$`` or ``~~`` in a line could mean more: there an invisible U+200B keeps
+    the signs apart. Code in a line that holds a backtick becomes words.
     """
     tokens = parse(text)
     simple = (
@@ -154,16 +156,12 @@ def _fence(code: str, language: str = "", *, quoted: bool = False) -> str:
     code = _exact(code)
     if quoted:  # no line of a quote is blank, so JupyterLab can take the end of the code for part of a formula
         code = _TAG_OR_LINK.sub(rf"\g<0>{_GAP}", code)
-    marks = "`" * max(3, _longest_run(code) + 1)
+    marks = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
     return "\n".join([marks + language * (language in languages()), code.removesuffix("\n"), marks])
 
 
 def _exact(code: str) -> str:
     return _PLACEHOLDER.sub(rf"\g<0>{_GAP}", _ODD_LINE_END.sub(" ", code))
-
-
-def _longest_run(code: str) -> int:
-    return max(map(len, re.findall("`+", code)), default=0)
 
 
 def _words(node: SyntaxTreeNode, *, in_line: bool = False) -> str:
@@ -212,19 +210,20 @@ def _link(words: str, url: str) -> str:
     url = _URL_SIGN.sub(lambda sign: f"%{ord(sign[0]):02X}", url)
     if not _URL.fullmatch(url):
         return words
-    address = f"]({url.replace('&', '&amp;')})"
-    # Where brackets in the words end the link early, the bare address would take in the start of code after it.
+    # Should a renderer not see the link, it must not see a bare address, either, that goes on into the code after it.
+    address = f"]({url.replace('&', '&amp;').replace('//', '&#47;/')})"
     plain_words = words.strip() and not re.search(r"[\[\]]", words)
     return f"[{words}{address}" if plain_words else f"{words} [{_escaped(url)}{address}".lstrip()
 
 
 def _span(code: str, in_line: bool) -> str:
-    code = _FORMULA_START.sub(rf"\g<0>{_GAP}", _exact(code.replace("\n", " ")))
+    if "`" in code:
+        return _escaped(code)  # JupyterLab's parser can let emphasis or a link end within it
+    code = _FORMULA_OR_STRIKE.sub(rf"\g<0>{_GAP}", _exact(code.replace("\n", " ")))
+    pad = " " * bool(code[:1] == code[-1:] == " " and code.strip())
     if in_line:
         code = code.replace("|", r"\|")
-    marks = "`" * (_longest_run(code) + 1)
-    pad = " " if code[:1] == "`" or code[-1:] == "`" or (code[:1] == code[-1:] == " " and code.strip()) else ""
-    return f"{marks}{pad}{code}{pad}{marks}"
+    return f"`{pad}{code}{pad}`"
 
 
 def _formula(token: Token, in_line: bool) -> str:

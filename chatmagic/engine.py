@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chatmagic.conversation.context import ContextPolicy, everything
@@ -94,7 +94,7 @@ def run_turn(
     """
     begin = start or (session.state if once else session.begin(cell))
     line = options.over(begin.line)
-    asked = line.over(begin.own).over(defaults)
+    asked = replace(begin, line=line).in_force.over(defaults)
     if asked.model is None:
         raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
     history = session.upto(instead if go_on else begin.head)

@@ -35,7 +35,7 @@ TAGS = {
     "ul",
 } | {*("DOCUMENT_FRAGMENT", "h1", "h2", "h3", "h4", "h5", "h6", "table", "tbody", "td", "th", "thead", "tr")}
 ATTRIBUTES = {
-    "href": r"(https?://|mailto:)\S*",
+    "href": r"(?i:https?://|mailto:)\S*",
     "start": r"\d+",
     "style": "text-align: ?(left|center|right)",
     "class": r"language-[\w+#-]+|highlight|\w{0,3}",
@@ -137,7 +137,7 @@ def without_formulas(text: str) -> tuple[str, list[str]]:
         pytest.param("```python\ndef f(a):\n\n\treturn a < 1  \n```\n\n    x = `1`\n", id="code"),
         pytest.param("````\n```\n$a$ \\\\(b\\\\) <c>\n```\n````", id="code with a fence and dollars"),
         pytest.param('1. a:\n   ```bash\n   echo $HOME > "$1" <b>\n\n   ls\n   ```\n2. b', id="code in a list"),
-        pytest.param("`` a`b `` ` ` `c <d>` `$e` `\\begin`", id="inline code"),
+        pytest.param("` ` `c <d>` `  e ` `$e` `\\begin`", id="inline code"),
         pytest.param("[a *b*](https://x.org/y?a=1&b=2_3) <https://x.org> https://x.org/a_b_c <a@x.org>", id="links"),
         pytest.param("[a `b` $c$][1]\n\n[1]: http://x.org", id="reference"),
         pytest.param("so $x_1 < y$ and \\(z\\), $$a$$\n\n\\[\nb\n\\]\n\n- $|c|$", id="formulas"),
@@ -150,7 +150,7 @@ def without_formulas(text: str) -> tuple[str, list[str]]:
         pytest.param("&lt;b&gt; &amp;lt; &copy; &#92;( &#8364;", id="entities"),
         pytest.param("**注意：**请看`x`。\n中文", id="CJK"),
         pytest.param("שלום `x` 👩‍🔬", id="right to left, emoji"),
-        pytest.param("<b>a</b> <br> <!-- c --> ```` ` ````", id="HTML"),
+        pytest.param("<b>a</b> <br> <!-- c -->", id="HTML"),
         pytest.param("", id="nothing"),
     ],
 )
@@ -171,28 +171,37 @@ def without_gaps(html: str) -> str:
     ("markdown", "written"),
     [
         pytest.param("a <b> & $5", "a &#60;b> & &#36;5\n", id="text"),
-        pytest.param("![a](https://x.org/b.png)", "[a (x.org)](https://x.org/b.png)\n", id="image"),
+        pytest.param("![a](https://x.org/b.png)", "[a (x.org)](https:&#47;/x.org/b.png)\n", id="image"),
         pytest.param("![a](b.png)", "!&#91;a&#93;(b.png)\n", id="image of the page's own server"),
-        pytest.param("\\![a](https://x.org)", "!&#8203;[a](https://x.org)\n", id="no image"),
-        pytest.param("[a](https://x.org/$b(c)'d*e;f)", "[a](https://x.org/%24b%28c%29%27d%2Ae%3Bf)\n", id="address"),
-        pytest.param("[`a[0]`](https://x.org)", "`a[0]` [https:&#47;/x.org](https://x.org)\n", id="brackets in a link"),
+        pytest.param("\\![a](https://x.org)", "!&#8203;[a](https:&#47;/x.org)\n", id="no image"),
+        pytest.param(
+            "[a](https://x.org/$b(c)'d*e;f)", "[a](https:&#47;/x.org/%24b%28c%29%27d%2Ae%3Bf)\n", id="address"
+        ),
+        pytest.param(
+            "[`a[0]`](https://x.org)", "`a[0]` [https:&#47;/x.org](https:&#47;/x.org)\n", id="brackets in a link"
+        ),
         pytest.param(
             "[<https://x.org>](https://y.org)`b`",
-            "[https:&#47;/x.org](https://x.org) [https:&#47;/y.org](https://y.org)`b`\n",
+            "[https:&#47;/x.org](https:&#47;/x.org) [https:&#47;/y.org](https:&#47;/y.org)`b`\n",
             id="link in a link",
         ),
-        pytest.param("[](https://x.org)", "[https:&#47;/x.org](https://x.org)\n", id="link without words"),
+        pytest.param("[](https://x.org)", "[https:&#47;/x.org](https:&#47;/x.org)\n", id="link without words"),
         pytest.param("~~`a`~~ ~~b~~`c`", "~~&#8203;`a`~~ ~~b~~&#8203;`c`\n", id="tildes beside code"),
         pytest.param("```mermaid\na\n```", "```\na\n```\n", id="diagram"),
         pytest.param('```py"><b>\na\n```', "```\na\n```\n", id="hostile language"),
         pytest.param("```C++ x=y\na\n```", "```c++\na\n```\n", id="language"),
         pytest.param("> ```\n> [a](b) <c>\n> ```", "> ```\n> [a]\u200b(b) <\u200bc>\n> ```\n", id="code in a quote"),
+        pytest.param("~~a~~ `b~~`", "~~a~~ `b~\u200b~`\n", id="struck words that could end in code"),
+        pytest.param("`` a`b*<c> ``", "a&#96;b&#42;&#60;c>\n", id="code with a backtick"),
+        pytest.param("$a$`$b`", "$a$&#8203;`$b`\n", id="dollar beside code"),
         pytest.param(r"`$$ \\( \begin{a}`", "`$\u200b$ \\\u200b\\( \\\u200bbegin{a}`\n", id="half formulas in code"),
         pytest.param(r"$\def\a{b}$", "`$\\def\\a{b}$`\n", id="acting macro"),
         pytest.param(r"$\openin5=x$", "`$\\openin5=x$`\n", id="macro that reads a file"),
         pytest.param(r"$\begin{input}a\end{input}$", "`$\\\u200bbegin{input}a\\\u200bend{input}$`\n", id="environment"),
         pytest.param(
-            "$a % b$ $^^5c$ \\(\\text{`}\\)", "`$a % b$` `$^^5c$` ``\\(\\text{`}\\)``\n", id="signs that LaTeX acts on"
+            "$a % b$ $^^5c$ \\(\\text{`}\\)",
+            "`$a % b$` `$^^5c$` &#92;(&#92;text&#123;&#96;&#125;&#92;)\n",
+            id="signs that LaTeX acts on",
         ),
         pytest.param("$a<b>[c](d)$", "$a< b>[c] (d)$\n", id="tag and link in a formula"),
         pytest.param(r"$a\\[2pt] \\(b\\{c}\\$", r"$a\\  \\ (b\\ {c}\\ {}$" + "\n", id="ends of rows"),
@@ -260,6 +269,10 @@ BREAKOUTS = {
     "placeholder": "`@@0@@` @@1@@ $<img src=x onerror=alert(1)>$ `@@2@@`",
     "raw attribute": "`<img src=x onerror=alert(1)>`{=html}\n\n```{=html}\n<img src=x onerror=alert(1)>\n```",
     "link in a link": "[<https://x.org>](https://x.org)`<img/src=x/onerror=alert(1)>`",
+    "strike that ends in code": "~~a~~ ~~b `c~~ [a](javascript:alert(1))` ~~",
+    "emphasis that ends in code": "*a `` ` b*<img src=x onerror=alert(1)> `` c*",
+    "link that ends in code": "[` `` `](https://x.org)`a` `](https://x.org)``<img/src=x/onerror=alert(1)>`",
+    "dollar beside code": "$a$`$ <img src=x onerror=alert(1)>` [$b$ <c>](https://x.org)`<img/src=x/onerror=a>`",
     "strikes and code": "~~~~`$`~~~~ `<img src=x onerror=alert(1)>` ~~`a`",
 }
 

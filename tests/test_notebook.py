@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from chatmagic import magics
 from chatmagic.conversation.messages import Message
 from chatmagic.engine import GO_ON
-from chatmagic.errors import ChatMagicError, RequestError
+from chatmagic.errors import ChatMagicError, ChatMagicWarning, RequestError
 from chatmagic.events import Delta, Event, Finished, Request, Sending
 from chatmagic.kernel import DEFAULT_MODEL
 from chatmagic.testing import FakeClient
@@ -245,7 +246,6 @@ class Model:
     """The conversations of a kernel: what every cell sends, and what it leaves behind.
 
     ``sent`` are the requests so far; ``ends`` says how the reply to the request of that number ends, if not well.
-    ``names_back``: a move of a name was undone since one was made.
     """
 
     def __init__(self) -> None:
@@ -256,7 +256,6 @@ class Model:
         self.now = 0
         self.done: list[Act | Move] = []
         self.undone: list[Act | Move] = []
-        self.names_back = False
         self.sent: list[Sent] = []
         self.ends: Mapping[int, End] = {}
 
@@ -422,12 +421,11 @@ class Model:
     def _move(self, move: Move) -> None:
         self._repeat(move)
         self.done.append(move)
-        self.names_back = False
         self.undone = [step for step in self.undone if isinstance(step, Act) and step.talk is not move.talk]
 
     def _act(self, talk: Talk, after: Place) -> None:
         self.done.append(Act(self.now, talk, talk.place, after))
-        self.undone = [step for step in self.undone if not _is_of(step, talk)]
+        self.undone = [step for step in self.undone if not _is_of(step, talk) and not _deletes(step)]
         talk.place = after
 
     def _name(self, talk: Talk, old: str | None, new: str | None) -> None:
@@ -474,7 +472,6 @@ class Model:
             step.talk.place = step.before
             return
         self._name(step.talk, step.after, step.before)
-        self.names_back = True
         if self.current == step.after:
             self.current = (step.origin or step.talk).name
 
@@ -613,7 +610,8 @@ class Screen:
             "metadata": {} if running.cell is None else {"cellId": running.cell},
             "content": {"code": code},
         }
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ChatMagicWarning)  # what .ask() has set aside
             result = self._shell.run_cell(code, store_history=True)
         error = result.error_before_exec or result.error_in_exec
         assert error is None or isinstance(error, ChatMagicError), repr(error)
@@ -720,8 +718,6 @@ class Notebook(RuleBasedStateMachine):
 
     def run(self, command: Command, cell: str | None, trouble: tuple[int, End] = (1, "stop")) -> bool:
         """Run a cell in the notebook and in the model; return whether it went well."""
-        if self.is_open(command):
-            return False
         running, sent = self.screen.running(cell), len(self.model.sent)
         self.model.ends = self.far.ends = {sent + trouble[0]: trouble[1]}
         refused = None
@@ -734,19 +730,6 @@ class Notebook(RuleBasedStateMachine):
         assert self.far.received[sent:] == self.model.sent[sent:]
         assert (error is None) == (refused is None), (error, refused)
         return error is None
-
-    def is_open(self, command: Command) -> bool:
-        """Return whether acts and moves of names mix so that the rules leave open what is next to undo or redo."""
-        if not isinstance(command, Verb) or command.name not in ("undo", "redo"):
-            return False
-        if command.name == "redo":
-            return self.model.names_back
-        steps = self.model.to_undo
-        forks = [step for step in steps if isinstance(step, Move) and step.origin is not None]
-        renamed = [step for step in self.model.done if isinstance(step, Move) and step.before and step.after]
-        return steps != sorted(steps, key=lambda step: step.when) or any(
-            move.talk is fork.origin and move.when > fork.when for fork in forks for move in renamed
-        )
 
     @initialize(commands=st.lists(PLAIN, min_size=1, max_size=4))
     def begin(self, commands: list[Command]) -> None:

@@ -600,3 +600,25 @@ def test_turns_of_other_kinds_have_no_cell_of_their_own() -> None:
     session = Session("s", Settings({"model": "m"}))
     session.add(Turn("p", "r"))
     assert session.begin(magics.kernel.cell).head is session.last
+
+
+def test_an_unset_model_is_the_default_one(run: Run, far: FakeClient) -> None:
+    """--set model= takes the model of the conversation back, and leaves the default."""
+    run("%%chat t -m big\na")
+    run("%%chat t --set model=\nb")
+    assert [request.model for request in far.requests] == ["big", "gpt-6-luna"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "last"),
+    [
+        (["%%chat a\none", "%chat fork c", "%chat rename a z", "%chat undo"], "'z' has 1 turn now"),
+        (["%%chat a\none", "%chat undo", "%chat fork c", "%chat undo", "%chat redo"], "Redone: fork 'c'"),
+        (["%%chat x\n1", "%%chat a\n1", "%chat undo", "%chat delete x", "%chat redo", "%chat undo"], "turn #1"),
+        (["%%chat a\n1", "%chat fork c", "%%chat a\n2", "%chat use c", "%chat undo", "%chat redo"], "fork 'c'"),
+        (["%%chat a\n1", "%chat fork c", "%chat undo", "%%chat a\n2", "%chat undo", "%chat redo"], "turn #2"),
+    ],
+)
+def test_undo_and_redo_take_what_was_last(run: Run, cells: list[str], last: str) -> None:
+    """Acts and moves of names are undone and redone in the order in which they were last done or undone."""
+    assert last in [run(cell) for cell in cells][-1]

@@ -85,6 +85,11 @@ class State:
     since: Mapping[str, int] = field(default_factory=dict, hash=False)
     pinned: frozenset[int] = frozenset()
 
+    @property
+    def in_force(self) -> Settings:
+        """What holds for the next turn. What was unset is not there; below it the defaults are."""
+        return Settings(self.line.over(self.own).values)
+
     def at(self, turn: Turn | None) -> State:
         """Return the state of standing on *turn*, or before the first one."""
         if turn is None:
@@ -95,7 +100,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that moved a session, in a word or two, and where it stood before and after."""
+    """Something that moved a session, in a word or two, where it stood before and after, and when it was done last."""
 
     what: str
     before: State
@@ -117,6 +122,8 @@ class Session:
         self.state = State(own=Settings(own.values))
         self._moving = threading.Lock()
         self._line: list[Turn] = []
+        self.acted = -1
+        """When something new was done last, and not undone or redone."""
         self._log: list[Act] = []
         self._done = 0  # acts of the log that are in force; those behind it were undone
 
@@ -175,7 +182,7 @@ class Session:
     @property
     def settings(self) -> Settings:
         """What is in force for the next turn: the line's settings over the session's own."""
-        return self.state.line.over(self.state.own)
+        return self.state.in_force
 
     @property
     def messages(self) -> list[Message]:
@@ -277,6 +284,8 @@ class Session:
         with self._moving:
             acts = self._log[self._done - count : self._done][::-1]
             self._done -= count
+            # What was undone last is redone first, among acts of other kinds, too.
+            self._log[self._done : self._done + count] = [replace(act, stamp=next_stamp()) for act in acts][::-1]
             self._stand(acts[-1].before)
         self.on_change()
         return acts
@@ -287,7 +296,8 @@ class Session:
         if not 1 <= count <= left:
             raise SessionError(f"cannot redo {count} in session {self.name!r}: {acts_to('redo', left)}")
         with self._moving:
-            acts = self._log[self._done : self._done + count]
+            acts = [replace(act, stamp=next_stamp()) for act in self._log[self._done : self._done + count]]
+            self._log[self._done : self._done + count] = acts
             self._done += count
             self._stand(acts[-1].after)
         self.on_change()
@@ -300,11 +310,11 @@ class Session:
 
     def standing(self) -> Callable[[], None]:
         """Return what brings the session back to where it stands now, whatever is undone and redone until then."""
-        name, done, state = self.name, self._done, self.state
+        log, done, state = list(self._log), self._done, self.state
 
         def back() -> None:
             with self._moving:
-                self.name, self._done = name, done
+                self._log, self._done = log, done
                 self._stand(state)
 
         return back
@@ -318,6 +328,7 @@ class Session:
             del self._log[self._done :]
             self._log.append(Act(what, self.state, after))
             self._done += 1
+            self.acted = self._log[-1].stamp
             self._stand(after)
         self.on_change()
         return True

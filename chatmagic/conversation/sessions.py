@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakValueDictionary, ref
 
@@ -33,10 +33,13 @@ class Move:
     old: str | None
     new: str | None
     current: str
-    """The current session before."""
+    """The name of the current session before."""
+    origin: Session | None
+    """That session."""
     switch: bool
     """Whether a new name becomes the current session."""
     stamp: int
+    """When it was done, undone or redone last."""
 
 
 class Sessions:
@@ -232,7 +235,7 @@ class Sessions:
             raise self._unknown(name)
         done: list[str] = []
         with self._at_once(), self.idle(name) if name in self else nullcontext() as session:
-            back = self._standing()
+            back = self._standing(session)
             try:
                 while len(done) < count:
                     if (what := step(session)) is None:
@@ -243,19 +246,18 @@ class Sessions:
                 raise
         return done
 
-    def _standing(self) -> Callable[[], None]:
-        """Return what brings all back to where it stands now."""
-        sessions = [
-            (each, each.standing()) for each in {*self._by_name.values(), *(m.session for m in self._moved_back)}
-        ]
+    def _standing(self, session: Session | None) -> Callable[[], None]:
+        """Return what brings all names, and *session*, back to where they stand now."""
         kept = {
             name: copy(getattr(self, name)) for name in ("current", "_switched", "_by_name", "_moves", "_moved_back")
         }
+        acts_back = session.standing() if session else lambda: None
 
         def back() -> None:
-            for _, each in sessions:
-                each()
             vars(self).update(kept)
+            for name, each in self._by_name.items():
+                each.name = name
+            acts_back()
 
         return back
 
@@ -287,21 +289,26 @@ class Sessions:
         session = session or self._by_name.get(self.current)
         acts = session.done if session else []
         moves = [move for move in self._moves if move.session is session or move.new is None]
-        if moves and (not acts or moves[-1].stamp > acts[-1].stamp):
-            return moves[-1]
+        last = max(moves, key=_stamp, default=None)
+        if last and (not acts or last.stamp > acts[-1].stamp):
+            return last
         return session if acts else None
 
     def _to_redo(self, session: Session | None = None) -> Move | Session | None:
         """Return the move that comes next in redoing, or the session (by default the current one) whose act does."""
         session = session or self._by_name.get(self.current)
-        name = session.name if session else self.current
         acts = session.undone if session else []
-        newest = session.done[-1].stamp if session and session.done else -1
-        back = self._moved_back
-        moves = [move for move in back if move.session is session or move.new is None or move.current == name]
-        # What was done after a move ends that it can be redone.
-        if moves and moves[-1].stamp > newest and (not acts or moves[-1].stamp < acts[0].stamp):
-            return moves[-1]
+        # What was done after a move was undone ends that it can be redone; of a deletion, in any session.
+        acted = session.acted if session else -1
+        acted_anywhere = max((each.acted for each in self._by_name.values()), default=-1)
+        moves = [
+            move
+            for move in self._moved_back
+            if _concerns(move, session) and move.stamp > (acted if move.new else acted_anywhere)
+        ]
+        last = max(moves, key=_stamp, default=None)
+        if last and (not acts or last.stamp > acts[0].stamp):
+            return last
         return session if acts else None
 
     def _undo_one(self, session: Session | None) -> str | None:
@@ -316,13 +323,14 @@ class Sessions:
             return step.redo()[0].what
         if step is None:
             return None
-        self._apply(step)
+        self._apply(replace(step, stamp=next_stamp()))
         self._moved_back.remove(step)
         return step.what
 
     def _move(self, what: str, session: Session, old: str | None, new: str | None, switch: bool = False) -> None:
         with self._at_once():
-            self._apply(Move(what, session, old, new, self.current, switch, next_stamp()))
+            origin = self._by_name.get(self.current)
+            self._apply(Move(what, session, old, new, self.current, origin, switch, next_stamp()))
             self._moved_back.clear()
             session.forget_undone()
 
@@ -340,9 +348,10 @@ class Sessions:
     def _revert(self, move: Move) -> str:
         self._rename(move.session, move.new, move.old)
         if move.new == self.current:
-            self.current = move.old or move.current
+            origin = move.origin.name if move.origin else move.current
+            self.current = move.old or origin
         self._moves.remove(move)
-        self._moved_back.append(move)
+        self._moved_back.append(replace(move, stamp=next_stamp()))
         self._changed()
         return move.what
 
@@ -387,6 +396,15 @@ class Sessions:
     def _some_known(self) -> str:
         names = list(map(repr, self._by_name))
         return ", ".join(names[:8] + ["…"] * (len(names) > 8)) or "none yet"
+
+
+def _stamp(move: Move) -> int:
+    return move.stamp
+
+
+def _concerns(move: Move, session: Session | None) -> bool:
+    """Return True for moves that are redone from *session*: its own, its forks, and what was deleted in the kernel."""
+    return move.session is session or move.new is None or (move.old is None and move.origin is session)
 
 
 def _digitless(name: str) -> str:
