@@ -39,7 +39,7 @@ _URL = re.compile(r"(?:https?://|mailto:)[\w.~:/?#@!+=&,%-]+", re.IGNORECASE | r
 _ODD_LINE_END = re.compile(
     r"[\x0b\x0c\x85\u2028\u2029]"
 )  # some take it for a newline, which would end an item of a list
-_FORMULA_OR_STRIKE = re.compile(r"\$(?=\$)|~(?=~)|\\(?=\\[()\[\]]|begin|end)", re.IGNORECASE)
+_MORE_THAN_CODE = re.compile(r"\$(?=\$)|~(?=~)|\\(?=\\[()\[\]]|begin|end|\Z)", re.IGNORECASE)
 _TAG_OR_LINK = re.compile(r"[<\]]")
 _PLACEHOLDER = re.compile(r"@(?=@\d+[$\\])")  # half of what JupyterLab puts in the place of a formula
 
@@ -219,7 +219,7 @@ def _link(words: str, url: str) -> str:
 def _span(code: str, in_line: bool) -> str:
     if "`" in code:
         return _escaped(code)  # JupyterLab's parser can let emphasis or a link end within it
-    code = _FORMULA_OR_STRIKE.sub(rf"\g<0>{_GAP}", _exact(code.replace("\n", " ")))
+    code = _MORE_THAN_CODE.sub(rf"\g<0>{_GAP}", _exact(code.replace("\n", " ")))
     pad = " " * bool(code[:1] == code[-1:] == " " and code.strip())
     if in_line:
         code = code.replace("|", r"\|")

@@ -193,6 +193,7 @@ def without_gaps(html: str) -> str:
         pytest.param("> ```\n> [a](b) <c>\n> ```", "> ```\n> [a]\u200b(b) <\u200bc>\n> ```\n", id="code in a quote"),
         pytest.param("~~a~~ `b~~`", "~~a~~ `b~\u200b~`\n", id="struck words that could end in code"),
         pytest.param("`` a`b*<c> ``", "a&#96;b&#42;&#60;c>\n", id="code with a backtick"),
+        pytest.param("`a\\`", "`a\\\u200b`\n", id="backslash before a backtick"),
         pytest.param("$a$`$b`", "$a$&#8203;`$b`\n", id="dollar beside code"),
         pytest.param(r"`$$ \\( \begin{a}`", "`$\u200b$ \\\u200b\\( \\\u200bbegin{a}`\n", id="half formulas in code"),
         pytest.param(r"$\def\a{b}$", "`$\\def\\a{b}$`\n", id="acting macro"),
@@ -273,6 +274,7 @@ BREAKOUTS = {
     "emphasis that ends in code": "*a `` ` b*<img src=x onerror=alert(1)> `` c*",
     "link that ends in code": "[` `` `](https://x.org)`a` `](https://x.org)``<img/src=x/onerror=alert(1)>`",
     "dollar beside code": "$a$`$ <img src=x onerror=alert(1)>` [$b$ <c>](https://x.org)`<img/src=x/onerror=a>`",
+    "backslash before a backtick": "`a\\` *b `c*<img/src=x/onerror=alert(1)>`*",
     "strikes and code": "~~~~`$`~~~~ `<img src=x onerror=alert(1)>` ~~`a`",
 }
 

@@ -695,7 +695,7 @@ WRONG = st.sampled_from(
 ).map(Wrong) | st.one_of(
     st.builds(Verb, st.sampled_from(["fork", "new"]), st.tuples(KNOWN)),
     st.builds(Verb, st.just("rename"), st.tuples(KNOWN, KNOWN)),
-    st.builds(Verb, st.sampled_from(["undo", "redo"]), st.just((99,))),
+    st.builds(Verb, st.sampled_from(["undo", "redo"]), st.just((9_999,))),
 )
 TROUBLE = st.tuples(st.integers(1, 3), st.sampled_from(["refused", "stopped early", "stopped", "cut"]))
 """Which request of a cell does not end well, and how it does."""
