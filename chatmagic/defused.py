@@ -36,11 +36,10 @@ _NOT_ADJACENT = re.compile(r"[`~$]`|!\[|\$[$\d]")
 _URL_SIGN = re.compile(r"[$()*';\[\]]")
 _URL = re.compile(r"(?:https?://|mailto:)[\w.~:/?#@!+=&,%-]+", re.IGNORECASE | re.ASCII)
 
-_ODD_LINE_END = re.compile(
-    r"[\x0b\x0c\x85\u2028\u2029]"
-)  # some take it for a newline, which would end an item of a list
+# Some take these for a newline, which would end an item of a list.
+_ODD_LINE_END = re.compile(r"[\x0b\x0c\x85\u2028\u2029]")
 _MORE_THAN_CODE = re.compile(r"\$(?=\$)|~(?=~)|\\(?=\\[()\[\]]|begin|end|\Z)", re.IGNORECASE)
-_TAG_OR_LINK = re.compile(r"[<\]]")
+_TAG_LINK_OR_FENCE = re.compile(r"[<\]`~]")
 _PLACEHOLDER = re.compile(r"@(?=@\d+[$\\])")  # half of what JupyterLab puts in the place of a formula
 
 _TEX = re.compile(r"\\[A-Za-z]+|\\.|\^\^|[`$%|]", re.DOTALL)
@@ -155,7 +154,7 @@ def _table(rows: Sequence[SyntaxTreeNode]) -> str:
 def _fence(code: str, language: str = "", *, quoted: bool = False) -> str:
     code = _exact(code)
     if quoted:  # no line of a quote is blank, so JupyterLab can take the end of the code for part of a formula
-        code = _TAG_OR_LINK.sub(rf"\g<0>{_GAP}", code)
+        code = _TAG_LINK_OR_FENCE.sub(rf"\g<0>{_GAP}", code)
     marks = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
     return "\n".join([marks + language * (language in languages()), code.removesuffix("\n"), marks])
 

@@ -263,6 +263,7 @@ BREAKOUTS = {
     "row space, then a fence": "$a\\\\[b$\n\n```\n\\\\]\n<img src=x onerror=alert(1)>\n```",
     "fence in a tight list": "- $a\n  ```\n  $ <img src=x onerror=alert(1)>\n  ```\n- `$`",
     "fence in a quote": "> ```\n> $\n> ```\n> $a$ b\n> ```\n> <img src=x onerror=alert(1)> [a](javascript:b)\n> ```",
+    "fence in a fence in a quote": '> ````\n> $\n> ````\n> $a$\n> ````\n> ```x" onclick=alert(1)\n> <b>\n> ````',
     "link in a formula": "$[a](javascript:alert(1))$ $![a](https://x.org)$ $[a]:javascript:alert(1)$",
     "backtick in a formula": "$a ` b$ c ` <img src=x onerror=alert(1)> `",
     "formula of two lines in code": "$$ ` \n$$ `$`\n<img src=x onerror=alert(1)> `",
