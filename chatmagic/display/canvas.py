@@ -20,7 +20,7 @@ _PARTS = 4  # the newest part gets full at this share of the text
 _MOVES = 6  # and in about so many steps
 
 _MESSAGE = 800  # bytes of a message beside what it shows
-_FREE, _PER_CHARACTER, _PER_SECOND = 20_000, 4, 4_500  # bytes that may be sent
+_FREE, _PER_CHARACTER, _PER_SECOND = 10_000, 3, 3_500  # bytes that may be sent
 
 _ids = itertools.count(1)
 
