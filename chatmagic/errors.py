@@ -89,7 +89,17 @@ class UnreachableError(RequestError):
 
 
 class ContextOverflowError(RequestError):
-    """The conversation is longer than the model's context window."""
+    """The conversation is longer than the model's context window.
+
+    ``window`` and ``size`` (tokens) are how long it may be and how long the request was, as far as the server says so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, window: int | None = None, size: int | None = None
+    ) -> None:
+        super().__init__(message, status=status)
+        self.window = window
+        self.size = size
 
 
 class InterruptedTurnError(ChatMagicError):

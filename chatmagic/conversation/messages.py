@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.plain import one_line
@@ -26,13 +26,17 @@ class Message:
 class Usage:
     """Token counts as the server reported them; None is unknown.
 
-    ``cached_tokens`` is included in ``input_tokens``, ``reasoning_tokens`` in ``output_tokens``.
+    ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` (written to it, where that costs
+    more) are included in ``input_tokens``, ``reasoning_tokens`` in ``output_tokens``. ``cost`` is in USD: what the
+    server says, else what the price list makes of the counts.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cost: float | None = None
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -40,10 +44,15 @@ class Usage:
             _sum(self.output_tokens, other.output_tokens),
             _sum(self.cached_tokens, other.cached_tokens),
             _sum(self.reasoning_tokens, other.reasoning_tokens),
+            _sum(self.cache_write_tokens, other.cache_write_tokens),
+            _sum(self.cost, other.cost),
         )
 
 
-def _sum(a: int | None, b: int | None) -> int | None:
+_N = TypeVar("_N", int, float)
+
+
+def _sum(a: _N | None, b: _N | None) -> _N | None:
     return None if a is None or b is None else a + b
 
 
