@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Protocol
 
+from chatmagic.conversation.context import Context, ContextPolicy
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import NOTHING, Settings, checked
+from chatmagic.display.bill import bill
+from chatmagic.display.context import Preview
 from chatmagic.display.page import Look, Page, conversation
 from chatmagic.display.tree import history
-from chatmagic.errors import LineError
+from chatmagic.errors import LineError, SettingError
 
 __all__ = ["Asker", "Chat", "Chats"]
 
@@ -23,6 +26,13 @@ class Asker(Protocol):
     @property
     def look(self) -> Look:
         """How replies are shown."""
+
+    @property
+    def policies(self) -> dict[str, Callable[..., Any]]:
+        """Functions that choose what is sent, by name."""
+
+    def preview(self, session: Session, prompt: str = "") -> Preview:
+        """Return what the next request holds."""
 
     def ask(self, session: Session, prompt: str, **how: Any) -> Turn:
         """Ask *prompt*."""
@@ -112,6 +122,7 @@ class Chat:
         *,
         model: str | None = None,
         system: str | None = None,
+        context: str | ContextPolicy | None = None,
         at: int | None = None,
         append: bool = False,
         once: bool = False,
@@ -120,18 +131,37 @@ class Chat:
     ) -> Turn:
         """Ask *text* and return the turn; its ``reply`` is the text of the answer.
 
-        *model*, *system* and any other request *parameters* hold from here on, as the options of ``%%chat`` do. The
-        turn begins behind turn *at* (0: at the beginning). By default it is at the end; only in a notebook cell that
-        runs again, it is where the cell's earlier turns began, unless *append* is true. With *once* the turn is not
-        stored; with *display* it is shown while it streams.
+        *model*, *system*, *context* (what of the history is sent: the name of a policy, or a function that takes all
+        messages and returns those to send) and any other request *parameters* hold from here on, as the options of
+        ``%%chat`` do. The turn begins behind turn *at* (0: at the beginning). By default it is at the end; only in a
+        notebook cell that runs again, it is where the cell's earlier turns began, unless *append* is true. With *once*
+        the turn is not stored; with *display* it is shown while it streams.
 
         Raises:
             ChatMagicError: there is no reply; the conversation is as it was.
         """
         if not isinstance(text, str):
             raise LineError(f"a prompt is text, not {type(text).__name__}")
-        options = _options(model=model, system=system, **parameters)
+        options = _options(model=model, system=system, context=self._named(context), **parameters)
         return self._asker.ask(self._session, text, options=options, at=at, append=append, once=once, display=display)
+
+    def _named(self, context: str | ContextPolicy | None) -> str | None:
+        """Return the name of a policy; a function is found again by its own."""
+        if not callable(context):
+            return context
+        name = getattr(context, "__name__", "")
+        if not name.isidentifier():
+            raise SettingError("a function that chooses what is sent needs a name: define it with def")
+        self._asker.policies[name] = context
+        return str(name)
+
+    def context(self, text: str = "") -> Context:
+        """Return what the next request would hold, with *text* as its prompt.
+
+        Raises:
+            ContextOverflowError: what has to be sent is longer than it may be.
+        """
+        return self._asker.preview(self._session, text).context
 
     def retry(self, *, model: str | None = None, display: bool = False) -> Turn:
         """Ask the newest prompt once more; the new turn takes its place, and the other one stays in `history`.
@@ -205,6 +235,8 @@ class Chat:
     def set(self, **settings: Any) -> None:
         """Change the conversation's own settings: ``model``, ``system``, any request parameter; ``""`` unsets."""
         session = self._session
+        if "context" in settings:
+            settings["context"] = self._named(settings["context"])
         with self._sessions.idle(session.name) if session.name in self._sessions else nullcontext():
             session.set(checked(settings))
 
@@ -222,6 +254,10 @@ class Chat:
         """Return the tree, a row a turn: what is in the conversation, and what was set aside."""
         return history(self._session, self._sessions)
 
+    def bill(self) -> Page:
+        """Return what the turns used and cost, and what broke the cache, as a page."""
+        return bill(self._session, self._sessions.spent)
+
     def show(self, number: int | None = None) -> Page:
         """Return the whole conversation, or turn #*number*, as a page."""
         session = self._session
@@ -236,5 +272,7 @@ class Chat:
 
 
 def _options(**values: Any) -> Settings:
-    given = {key: value for key, value in values.items() if value is not None or key not in ("model", "system")}
+    given = {
+        key: value for key, value in values.items() if value is not None or key not in ("model", "system", "context")
+    }
     return checked(given) if given else NOTHING

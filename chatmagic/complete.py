@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chatmagic.conversation.policy import POLICIES
 from chatmagic.conversation.template import unclosed
 from chatmagic.line import HELP, Form, Option
 
@@ -183,9 +184,12 @@ def _of_kind(kind: str | None, fragment: str, read: _Read, known: Known) -> Offe
     if kind == "KEY=VALUE":
         key, equals, value = fragment.partition("=")
         if equals:
-            return _of_kind("MODEL", value, read, known) if key == "model" else Offer()
-        keys = [key for key in ("model", "system", *PARAMETERS) if key not in read.given]
+            kinds = {"model": "MODEL", "context": "POLICY"}
+            return _of_kind(kinds[key], value, read, known) if key in kinds else Offer()
+        keys = [key for key in ("model", "system", "context", "max_cost", *PARAMETERS) if key not in read.given]
         return _offer(fragment, [f"{key}=" for key in keys], "setting")
+    if kind == "POLICY":
+        return _offer(fragment, POLICIES, "policy")
     if kind == "MODEL":
         return _offer(fragment, _models(fragment, known), "model")
     if kind == "SESSION":

@@ -13,13 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatmagic.conversation.context import ContextPolicy, everything
+from chatmagic.conversation.caching import KEPT_FROM
+from chatmagic.conversation.context import BUDGET, Context, History, Limits, Planner
+from chatmagic.conversation.estimate import estimate
 from chatmagic.conversation.messages import Cell, Status, Turn, Usage
 from chatmagic.conversation.session import Session, State, parting
 from chatmagic.conversation.settings import NOTHING, Settings
+from chatmagic.conversation.spending import Purse
+from chatmagic.conversation.tokens import Gauge
 from chatmagic.errors import (
     ChatMagicError,
     ChatMagicWarning,
+    ContextOverflowError,
     CutReplyError,
     InterruptedTurnError,
     RequestError,
@@ -29,6 +34,7 @@ from chatmagic.events import (
     Client,
     Delta,
     Event,
+    Facts,
     Finished,
     Reasoning,
     Remark,
@@ -39,7 +45,7 @@ from chatmagic.events import (
     Waiting,
 )
 
-__all__ = ["Retry", "TurnHook", "run_turn"]
+__all__ = ["Retry", "TurnHook", "limits_of", "run_turn"]
 
 
 TurnHook = Callable[[Session, Turn], None]
@@ -74,7 +80,9 @@ def run_turn(
     instead: Turn | None = None,
     go_on: bool = False,
     undo: str | None = "%chat undo",
-    context: ContextPolicy = everything,
+    planner: Planner | None = None,
+    budget: int = BUDGET,
+    purse: Purse | None = None,
     retry: Retry = PATIENT,
     on_turn: Sequence[TurnHook] = (),
     notices: Sequence[str] = (),
@@ -85,9 +93,12 @@ def run_turn(
     at *start*: by default where the earlier turns of *cell* began, else at the end of the line. Nothing moves before
     there is text to keep. Then the turn takes the place of *instead*; with *go_on* it is that turn, its reply and
     what the model adds to it joined. *undo* is what takes it back (None: this need not be said). *notices* are shown
-    with the reply, after them whatever has to be said about it.
+    with the reply, after them whatever has to be said about it. *planner* decides what of the history is sent, within
+    *budget* (tokens), and learns from what comes back; the cost goes into *purse* and into the session's own.
 
     Raises:
+        ContextOverflowError: the prompt is too long; nothing was sent, or the server refused it.
+        SpendingError: the turn could cost more than is allowed; nothing was sent.
         ChatMagicError: there is no reply; the session is as it was.
         InterruptedTurnError: the user stopped it. Text that had come is stored.
         CutReplyError: the stream ended early. Text that had come is stored.
@@ -97,18 +108,35 @@ def run_turn(
     asked = replace(begin, line=line).in_force.over(defaults)
     if asked.model is None:
         raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
-    history = session.upto(instead if go_on else begin.head)
-    request = Request(asked.model, context(history, asked.system, GO_ON if go_on else prompt), asked.parameters, stream)
+    pinned = begin.pinned | ({instead.number or 0} if instead and go_on else set())
+    history = History(session.upto(instead if go_on else begin.head), asked.system, GO_ON if go_on else prompt, pinned)
+    ask = _Ask(planner or Planner(Gauge(estimate)), client.facts(asked.model, asked.parameters), history, asked, budget)
+    purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, "%chat set max_cost=AMOUNT")]
+    purses += [purse] if purse else []
+    for each in purses:
+        each.check(ask.most_cost())
+    request = Request(asked.model, ask.context.messages, asked.parameters, stream, session.tree.key)
     reply = _Reply(list(notices), instead.reply if instead and go_on else "")
     try:
-        _listen(request, reply, client, renderer, retry, session.name, history)
+        _listen(request, ask, reply, client, renderer, retry, session.name)
     except BaseException:
         with _undisturbed():
+            ask.pay(reply, purses)
             renderer.fail([*reply.notices[len(notices) :], *_what_stays(session, cell)])
         raise
     cells = _heritage(cell, instead or session.made_by(cell))
-    turn = reply.turn(prompt, parent=begin.head, model=asked.model, settings=line, cells=cells)
     with _undisturbed():
+        ask.pay(reply, purses)
+        size = ask.learn(reply)
+        turn = reply.turn(
+            prompt,
+            parent=begin.head,
+            model=asked.model,
+            settings=line,
+            cells=cells,
+            sent=ask.context.sent,
+            size=size,
+        )
         if not once:
             reply.notices += _what_goes(session, turn, instead, undo)
             turn = session.add(turn)
@@ -118,6 +146,94 @@ def run_turn(
         raise reply.bug
     _raise_unless_complete(session, turn, reply, undo)
     return turn
+
+
+def limits_of(facts: Facts, asked: Settings, budget: int, gauge: Gauge) -> Limits:
+    """Return how long a request may be: as everybody says, and as the model has shown."""
+    windows = [each for each in (facts.window, gauge.windows.get(facts.reader)) if each is not None]
+    room = asked.parameters.get("max_completion_tokens") or asked.parameters.get("max_tokens")
+    return Limits(
+        facts.reader, min(windows, default=None), budget, room if isinstance(room, int) and room > 0 else None
+    )
+
+
+class _Ask:
+    """What is asked: chosen of a history, measured, made shorter where a server finds it too long, and paid."""
+
+    def __init__(self, planner: Planner, facts: Facts, history: History, asked: Settings, budget: int) -> None:
+        self._planner, self._facts, self.history = planner, facts, history
+        self.policy = asked.context or "budget"
+        self._limits = limits_of(facts, asked, budget, planner.gauge)
+        self.context: Context = planner.plan(self.policy, history, self._limits)
+
+    def most_cost(self) -> float | None:
+        """Return what it may cost (USD): all of it fresh, with a reply as long as the longest one lately."""
+        lately = [turn.usage.output_tokens or 0 for turn in self.history.turns[-10:]]
+        return self._facts.cost(Usage(self.context.tokens, self._limits.room or max([500, *lately]), 0))
+
+    def shorter(self, exc: ContextOverflowError) -> str:
+        """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
+        if not self.policy.startswith("budget"):
+            return ""
+        self._limits = self._planner.overflowed(self.context, self._limits, exc)
+        try:
+            context = self._planner.plan(self.policy, self.history, self._limits)
+        except ContextOverflowError:
+            return ""
+        if not context.cut:
+            return ""
+        self.context = context
+        takes = f" (it takes {exc.window:,} tokens)" if exc.window else ""
+        return f"the server found the request too long{takes}; sent again without {_these(context.cut)[0]}"
+
+    def remarks(self) -> list[str]:
+        """Return what must be said before the request is sent."""
+        said = []
+        if self.context.cut:
+            back = "--context all sends everything again"
+            said.append(f"{' '.join(_these(self.context.cut))} not sent from here on: {self.context.why}; {back}")
+        last = self.history.turns[-1] if self.history.turns else None
+        if last and last.sent and last.sent.system != self.history.system and (last.size or 0) >= KEPT_FROM:
+            said.append(f"the system prompt has changed, so nothing of the ~{last.size:,} tokens so far is cached")
+        return said
+
+    def learn(self, reply: _Reply) -> int:
+        """Learn from what the server has counted; return how long (tokens) the line is with this turn."""
+        reader = self._facts.reader
+        report = self._planner.learn(
+            self.context,
+            reader,
+            reply.text,
+            reply.usage,
+            thought=bool(reply.reasoning),
+            reads_all=self._facts.reads_all,
+        )
+        if report.read is not None:
+            reply.notices.append(
+                f"{reader[0]} has read {report.read:,} tokens where ~{self.context.tokens:,} were sent: it seems to "
+                f"drop the beginning. {report.read:,} is taken as the window of {reader[1]!r} from now on"
+            )
+        if not reply.begun:
+            return report.size
+        return report.size - round(self._planner.gauge.prompt(reader, self.history.prompt))
+
+    def pay(self, reply: _Reply, purses: Sequence[Purse]) -> None:
+        """Count what the request has cost, as far as anybody knows."""
+        if not reply.endpoint or (reply.refused and not reply.usage.input_tokens):
+            return
+        came = self._planner.gauge.reply(self._facts.reader, reply.text + reply.reasoning, Usage(), thought=False)
+        guess = Usage(self.context.tokens, round(came))
+        used = reply.usage if reply.usage.input_tokens else guess
+        cost = self._facts.cost(used)
+        if used is not guess:
+            reply.usage = replace(used, cost=cost)
+        for purse in purses:
+            purse.spent.add(cost, guessed=used is guess)
+
+
+def _these(turns: Sequence[Turn]) -> tuple[str, str]:
+    first, last = turns[0].number, turns[-1].number
+    return (f"turn #{first}", "is") if len(turns) == 1 else (f"{len(turns)} turns (#{first} to #{last})", "are")
 
 
 def _heritage(cell: Cell, replaced: Turn | None) -> tuple[Cell, ...]:
@@ -186,6 +302,8 @@ class _Reply:
         self.finish: str | None = None
         self.trouble = ""
         self.bug: Exception | None = None
+        self.refused = False
+        """True if a server has said that it does not answer, or there was none."""
         self._parts: list[str] = []
         self._thoughts: list[str] = []
         self._started, self._clock = time.time(), time.perf_counter()
@@ -256,18 +374,18 @@ _ENDINGS = {
 
 def _listen(
     request: Request,
+    ask: _Ask,
     reply: _Reply,
     client: Client,
     renderer: Renderer,
     retry: Retry,
     name: str,
-    history: Sequence[Turn],
 ) -> None:
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
         renderer.start(name, request.model)
         before = [reply.begun] * bool(reply.begun)
-        for event in _told_of_moves(name, history, _persistently(request, reply, client, retry)):
+        for event in _told_of_moves(name, ask, _fitted(request, ask, reply, client, retry)):
             if isinstance(event, Delta) and before:
                 renderer.show(Delta(before.pop()))
             reply.take(event)
@@ -278,6 +396,7 @@ def _listen(
         reply.end("interrupted", "stopped")
     except Exception as exc:
         if not reply.text.strip():
+            reply.refused = True
             raise
         if not isinstance(exc, ChatMagicError):
             reply.bug = exc  # it comes through, but not at the price of what was said
@@ -292,13 +411,28 @@ def _listen(
         reply.notices.append(ending)
 
 
-def _told_of_moves(name: str, history: Sequence[Turn], events: Iterator[Event]) -> Iterator[Event]:
+def _fitted(request: Request, ask: _Ask, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
+    """Yield what answers *request* or, if the server finds it too long, a shorter one that is sent once."""
+    yield from map(Remark, ask.remarks())
+    try:
+        yield from _persistently(request, reply, client, retry)
+    except ContextOverflowError as exc:
+        said = "" if reply.text.strip() else ask.shorter(exc)
+        if not said:
+            raise
+    else:
+        return
+    yield Remark(said)
+    yield from _persistently(replace(request, messages=ask.context.messages), reply, client, retry)
+
+
+def _told_of_moves(name: str, ask: _Ask, events: Iterator[Event]) -> Iterator[Event]:
     """Say it, before anything is sent, when the history goes to another endpoint than so far."""
-    before = history[-1].endpoint if history else None
+    before = ask.history.turns[-1].endpoint if ask.history.turns else None
     for event in events:
         yield event
         if isinstance(event, Sending) and before not in (None, event.endpoint):
-            count = len(history)
+            count = len(ask.context.turns)
             along = f"{count} turn{'' if count == 1 else 's'} of history"
             yield Remark(f"{name!r} moves from {before} to {event.endpoint}, with {along}")
             before = None

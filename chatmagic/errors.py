@@ -9,6 +9,7 @@ ChatMagicError
 ├── RequestError            the server did not answer with a reply
 │   ├── UnreachableError        there was no server to ask
 │   └── ContextOverflowError    the conversation is longer than the model's context window
+├── SpendingError           the turn could cost more than is allowed
 ├── InterruptedTurnError    the user stopped the turn
 └── CutReplyError           the stream ended before the reply did
 """
@@ -28,6 +29,7 @@ __all__ = [
     "RequestError",
     "SessionError",
     "SettingError",
+    "SpendingError",
     "TemplateError",
     "UnreachableError",
 ]
@@ -100,6 +102,10 @@ class ContextOverflowError(RequestError):
         super().__init__(message, status=status)
         self.window = window
         self.size = size
+
+
+class SpendingError(ChatMagicError):
+    """The turn could cost more than is allowed; nothing was sent."""
 
 
 class InterruptedTurnError(ChatMagicError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from chatmagic.conversation.messages import Message, Turn, Usage
+from chatmagic.conversation.tokens import Reader
 
 __all__ = [
     "Client",
     "Delta",
     "Event",
+    "Facts",
     "Finished",
     "Queued",
     "Reasoning",
@@ -26,12 +28,30 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: ``model`` is ``[ENDPOINT:]MODEL``, ``parameters`` go into the request as they are."""
+    """What is asked: ``model`` is ``[ENDPOINT:]MODEL``, ``parameters`` go into the request as they are.
+
+    Requests with the same ``cache_key`` begin alike: a provider that keeps prefixes finds them faster by it.
+    """
 
     model: str
     messages: Sequence[Message]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
+    cache_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a model before it is asked: who it is, its context *window* (tokens), and its price.
+
+    *cost* says how many USD a request costs at today's price; None is unknown. *reads_all* if it is sure that it never
+    drops the beginning of a request.
+    """
+
+    reader: Reader
+    window: int | None = None
+    cost: Callable[[Usage], float | None] = lambda _: None
+    reads_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +117,13 @@ Event = Queued | Sending | Delta | Reasoning | Used | Finished | Remark | Waitin
 
 class Client(Protocol):
     """The other end of the wire."""
+
+    def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:
+        """Return what is known of ``[ENDPOINT:]MODEL``; nothing is sent that anybody waits for.
+
+        Raises:
+            EndpointError: there is no such endpoint.
+        """
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Yield what the server says; closing the iterator ends the request.

@@ -17,6 +17,9 @@ from chatmagic.errors import InterruptedTurnError, LineError, SessionError
 
 if TYPE_CHECKING:
     from chatmagic.api import Chat, Chats
+    from chatmagic.conversation.context import Planner
+    from chatmagic.conversation.spending import Purse
+    from chatmagic.display.context import Preview
     from chatmagic.display.marks import Marks
     from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 
         def models(self, name: str) -> list[str]:
             """Return the models of an endpoint."""
+
+        def look_up(self, model: str) -> None:
+            """Learn in the background what the server of a model says about it."""
+
+        def is_far(self, model: str) -> bool:
+            """True if a model is on another machine."""
 
         def close(self) -> None:
             """Close all connections."""
@@ -64,6 +73,26 @@ if TYPE_CHECKING:
             """What a cell that runs again does with its earlier turns: ``replace`` them, or ``append`` another one."""
 
         @property
+        def context(self) -> str:
+            """What of a history is sent where nobody says otherwise."""
+
+        @property
+        def budget(self) -> int:
+            """Tokens that a request may have."""
+
+        @property
+        def models(self) -> Mapping[str, Mapping[str, float]]:
+            """What the user says about windows and prices."""
+
+        @property
+        def max_cost(self) -> float | None:
+            """USD that all requests of the kernel may cost together."""
+
+        @property
+        def vocabulary(self) -> str:
+            """How exactly tokens are counted: ``fetch``, ``disk`` or ``off``."""
+
+        @property
         def tries(self) -> int:
             """How often a request is sent at the most."""
 
@@ -88,12 +117,17 @@ class Kernel:
         self.panel: Panel | None = None
         self.marks: Marks | None = None
         self.uncomplete: Callable[[], None] = lambda: None
+        self.policies: dict[str, Callable[..., Any]] = {}
+        """Functions that choose what is sent, which came from Python."""
+        self._planner: Planner | None = None
+        self._counts = ""  # the vocabulary that has been asked for
 
     @property
     def defaults(self) -> Settings:
         """The settings that lie below those of every session."""
         configured = self.magics.model if self.magics else ""
-        return Settings({"model": configured or os.environ.get("CHATMAGIC_MODEL", "").strip() or DEFAULT_MODEL})
+        model = configured or os.environ.get("CHATMAGIC_MODEL", "").strip() or DEFAULT_MODEL
+        return Settings({"model": model, "context": self.magics.context if self.magics else "budget"})
 
     def chat(self, name: str | None = None) -> Chat:
         """Return the handle of a session, by default of the current one."""
@@ -186,11 +220,14 @@ class Kernel:
             planned = plan(cell)
             back = "%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()"
             asked_for = not display and planned["start"] is not None
-            return run_turn(
+            turn = run_turn(
                 session,
                 **planned,
                 client=self.connected(),
                 renderer=renderer,
+                planner=self.planner,
+                budget=self._budget,
+                purse=self._purse,
                 defaults=self.defaults,
                 cell=cell,
                 undo=None if asked_for else back,
@@ -198,6 +235,68 @@ class Kernel:
                 on_turn=[follow] if typed else [],
                 **how,
             )
+        self._prepare(turn.model)
+        return turn
+
+    @property
+    def planner(self) -> Planner:
+        """What decides what is sent; it goes on learning as long as the kernel lives."""
+        from chatmagic.conversation.context import Planner
+        from chatmagic.conversation.estimate import estimate
+        from chatmagic.conversation.tokens import Gauge
+
+        if self._planner is None:
+            self._planner = Planner(Gauge(estimate), self._policy)
+        return self._planner
+
+    def _policy(self, name: str) -> object:
+        names = self.magics.shell.user_ns if self.magics else {}
+        return names.get(name, self.policies.get(name))
+
+    def preview(self, session: Session, prompt: str = "") -> Preview:
+        """Return what the next request of *session* holds.
+
+        Raises:
+            ContextOverflowError: what has to be sent is longer than it may be.
+        """
+        from chatmagic.conversation.context import History
+        from chatmagic.display.context import Preview
+        from chatmagic.engine import limits_of
+
+        asked = session.settings.over(self.defaults)
+        policy = asked.context or "budget"
+        facts = self.connected().facts(asked.model or "", asked.parameters)
+        limits = limits_of(facts, asked, self._budget, self.planner.gauge)
+        history = History(session.turns, asked.system, prompt, session.state.pinned)
+        context = self.planner.plan(policy, history, limits)
+        return Preview(session.name, policy, history, limits, context, self.planner.gauge)
+
+    @property
+    def _budget(self) -> int:
+        from chatmagic.conversation.context import BUDGET
+
+        return self.magics.budget if self.magics else BUDGET
+
+    @property
+    def _purse(self) -> Purse:
+        from chatmagic.conversation.spending import Purse
+
+        most = self.magics.max_cost if self.magics else None
+        return Purse(self.sessions.spent, "this kernel", most, "%config ChatMagic.max_cost = AMOUNT")
+
+    def _prepare(self, model: str) -> None:
+        """Learn what the next turns may need; nobody waits for it."""
+        self.connected().look_up(model)
+        wanted = self.magics.vocabulary if self.magics else "disk"
+        # Whoever asks only servers on this machine has not asked for anything from elsewhere.
+        if wanted == "fetch" and not self.connected().is_far(model):
+            wanted = "disk"
+        if wanted in ("off", self._counts) or self._counts == "fetch":
+            return
+        self._counts = wanted
+        from chatmagic.provider.vocabulary import prepare
+
+        prepare(self.planner.gauge.use, fetch=wanted == "fetch")
 
     def renderer(self, display: bool = True) -> Renderer:
         """Return a view for where this kernel shows things, or one that shows nothing."""
@@ -250,6 +349,7 @@ class Kernel:
         if isinstance(self.client, OpenAIClient) and self.magics:
             self.client.endpoints = self.magics.endpoints
             self.client.timeout = self.magics.timeout
+            self.client.own = self.magics.models
         return self.client
 
 

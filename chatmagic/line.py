@@ -184,6 +184,11 @@ SETTINGS = (
     Option(("-m", "--model"), "who answers: MODEL, or ENDPOINT:MODEL (ollama:llama3.2)", "MODEL"),
     Option(("-s", "--system"), "the system prompt", "TEXT"),
     Option(
+        ("--context",),
+        "what of the history is sent: budget, budget:N (tokens), last:K (turns), all, or a function of yours",
+        "POLICY",
+    ),
+    Option(
         ("--set",), "any request parameter (temperature=0); KEY= takes it back; repeatable", "KEY=VALUE", repeated=True
     ),
 )
@@ -197,7 +202,7 @@ def settings(values: Mapping[str, Any]) -> Settings:
         LineError: a key is given twice, or a ``--set`` has no ``key=value``.
         SettingError: a key or value that cannot be set.
     """
-    pairs = [(key, values[key]) for key in ("model", "system") if values[key] is not None]
+    pairs = [(key, values[key]) for key in ("model", "system", "context") if values[key] is not None]
     return assignments(values["set"], pairs)
 
 
@@ -247,7 +252,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise LineError(f"{text!r} is not KEY=VALUE: temperature=0, or with blanks in it system='Be brief.'")
-    if key in ("model", "system"):
+    if key in ("model", "system", "context"):
         return key, value
     try:
         return key, json.loads(value, parse_constant=_finite, parse_float=_finite)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Dict, Enum, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Config
 
+from chatmagic.conversation.policy import read_policy
 from chatmagic.conversation.session import Session
 from chatmagic.errors import ChatMagicError, ChatMagicWarning
 from chatmagic.kernel import DEFAULT_MODEL, Kernel
@@ -46,6 +48,15 @@ CELL = Form(
 
 kernel = Kernel()
 
+_T = TypeVar("_T")
+
+
+def _validated(check: Callable[[Any], _T], value: Any) -> _T:
+    try:
+        return check(value)
+    except ChatMagicError as exc:
+        raise TraitError(str(exc)) from None  # traitlets takes back what it has set for no other error
+
 
 @magics_class
 class ChatMagic(Magics):
@@ -74,6 +85,26 @@ class ChatMagic(Magics):
         "replace",
         help="What a cell that runs again does: replace what it said in the conversation, or append to the end.",
     ).tag(config=True)
+    context = Unicode(
+        "budget",
+        help="What of a history is sent: budget, budget:N (tokens), last:K (turns), all, or a function of yours.",
+    ).tag(config=True)
+    budget = Int(
+        200_000, min=1, help="Tokens that a request may have: what would pass it cuts the history to half, once."
+    ).tag(config=True)
+    models = Dict(
+        help="Windows (tokens) and prices (USD per million tokens) that you know better: {'ENDPOINT:MODEL': "
+        "{'window': 32768, 'input': 0.5, 'cached': 0.05, 'output': 1.5}}"
+    ).tag(config=True)
+    max_cost = Float(None, allow_none=True, min=0.0, help="USD that all requests of this kernel may cost.").tag(
+        config=True
+    )
+    vocabulary = Enum(
+        ("fetch", "disk", "off"),
+        "fetch",
+        help="How tokens are counted ahead: by tiktoken's vocabulary, fetched in the background if need be (never for "
+        "servers on this machine), by the one on disk, or by an estimate only.",
+    ).tag(config=True)
     timeout = Float(600.0, min=0.1, help="Seconds that a server may be silent.").tag(config=True)
     tries = Int(4, min=1, max=10, help="How often a request is sent at the most.").tag(config=True)
     longest_wait = Float(
@@ -84,10 +115,18 @@ class ChatMagic(Magics):
     def _usable(self, proposal: dict[str, Any]) -> dict[str, dict[str, str]]:
         from chatmagic.provider.endpoints import checked
 
-        try:
-            return checked(proposal["value"])
-        except ChatMagicError as exc:
-            raise TraitError(str(exc)) from None  # traitlets takes back what it has set for no other error
+        return _validated(checked, proposal["value"])
+
+    @validate("models")
+    def _priced(self, proposal: dict[str, Any]) -> dict[str, dict[str, float]]:
+        from chatmagic.provider.models import checked
+
+        return _validated(checked, proposal["value"])
+
+    @validate("context")
+    def _read(self, proposal: dict[str, Any]) -> str:
+        _validated(read_policy, proposal["value"])
+        return str(proposal["value"])
 
     @no_var_expand
     @cell_magic("chat")  # type: ignore[arg-type]  # IPython types its decorators for functions without self

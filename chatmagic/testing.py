@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from chatmagic.conversation.messages import Turn, Usage
-from chatmagic.events import Delta, Event, Finished, Request, Sending, Used
+from chatmagic.events import Delta, Event, Facts, Finished, Request, Sending, Used
 
 __all__ = ["FakeClient", "SpyRenderer"]
 
@@ -14,13 +15,27 @@ class FakeClient:
     """A client that gives prepared answers, one a request, and keeps the ``requests``.
 
     An answer is the text of a reply, an exception to raise, or a list of events (and exceptions) to go through. Without
-    answers left it repeats the newest prompt.
+    answers left it repeats the newest prompt. It counts words as tokens; *window* is how many its model takes, *cost*
+    what they cost (USD).
     """
 
-    def __init__(self, *answers: str | BaseException | Sequence[Event | BaseException]) -> None:
+    def __init__(
+        self,
+        *answers: str | BaseException | Sequence[Event | BaseException],
+        window: int | None = None,
+        cost: Callable[[Usage], float | None] = lambda _: None,
+        reads_all: bool = True,
+    ) -> None:
         self.requests: list[Request] = []
+        self.window = window
+        self.cost = cost
+        self.reads_all = reads_all
         self.listed: dict[str, list[str]] = {}
         self._answers = list(answers)
+
+    def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:  # noqa: ARG002 - the Protocol's shape
+        """Return what the fake was made with."""
+        return Facts(("fake", model), self.window, self.cost, self.reads_all)
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Yield the next answer."""
@@ -34,6 +49,13 @@ class FakeClient:
     def models(self, name: str) -> list[str]:
         """Return one model for any endpoint."""
         return [f"{name}-model"]
+
+    def look_up(self, model: str) -> None:
+        """Do nothing: all is known."""
+
+    def is_far(self, model: str) -> bool:  # noqa: ARG002 - the Protocol's shape
+        """Return False: it is here."""
+        return False
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

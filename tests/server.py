@@ -78,6 +78,8 @@ class ChatServer:
     def __init__(self) -> None:
         self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = []
         self.otherwise: Callable[[dict[str, Any]], Answer] = lambda _: text_answer("pong")
+        self.models: list[dict[str, Any]] = []
+        """What it lists, entry by entry."""
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.connections = 0
@@ -108,6 +110,13 @@ class ChatServer:
             def setup(self) -> None:
                 server.connections += 1
                 super().setup()
+
+            def do_GET(self) -> None:
+                body = json.dumps({"object": "list", "data": server.models}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

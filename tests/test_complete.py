@@ -39,7 +39,7 @@ KNOWN = Known(
     endpoints={"ollama": ["llama3.2", "llava"], "other": [], "demo": ["demo"]},
 )
 
-LONG = ["--model", "--system", "--set", "--append", "--at", "--once", "--no-stream", "--raw"]
+LONG = ["--model", "--system", "--context", "--set", "--append", "--at", "--once", "--no-stream", "--raw"]
 MODELS = ["gpt-6-luna", "demo", "ollama:phi", "ollama:", "other:"]
 
 
@@ -91,6 +91,7 @@ def test_letters_in_pieces_are_known_letters() -> None:
                 "--model",
                 "-s",
                 "--system",
+                "--context",
                 "--set",
                 "--append",
                 "--at",
@@ -105,6 +106,9 @@ def test_letters_in_pieces_are_known_letters() -> None:
         ("%%chat -m demo --m|", []),
         ("%%chat --model=demo -m|", []),
         ("%%chat --set seed=1 --se|", ["--set"]),
+        ("%%chat --context |", ["budget", "budget:", "last:", "all"]),
+        ("%%chat --context=la|", ["last:"]),
+        ("%%chat --set context=b|", ["budget", "budget:"]),
         ("%%chat --set model=demo --m|", []),
         ("%%chat model --mod|", ["--model"]),
         ("%%chat -s model=x --mod|", ["--model"]),
@@ -113,7 +117,19 @@ def test_letters_in_pieces_are_known_letters() -> None:
         ("%%chat --nothing --o|", ["--once"]),
         (
             "%%chat tutor |",
-            ["-m", "--model", "-s", "--system", "--set", "--append", "--at", "--once", "--no-stream", "--raw"],
+            [
+                "-m",
+                "--model",
+                "-s",
+                "--system",
+                "--context",
+                "--set",
+                "--append",
+                "--at",
+                "--once",
+                "--no-stream",
+                "--raw",
+            ],
         ),
         ("%chat new tutor --mo|", ["--model"]),
         ("%chat use --|", ["--help"]),

@@ -130,7 +130,7 @@ def test_interrupt_in_a_terminal(terminal: Terminal) -> None:
     terminal.interrupt()
     output = terminal.wait_for(TYPING)
 
-    assert "stop · demo · tokens unknown · interrupted\n" in output
+    assert "stop · demo · ~1 tokens in, ~11 out · interrupted\n" in output
     assert "InterruptedTurnError" in output.splitlines()[-2]
     assert "word299" not in output
     assert "word9 " in terminal.run("%chat show stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -135,12 +136,12 @@ def test_retry_is_visible(notebook: RealKernel, server: ChatServer) -> None:
 
 
 def test_twenty_turns_share_a_connection(notebook: RealKernel, server: ChatServer) -> None:
-    """Consecutive turns use one TCP connection."""
+    """Consecutive turns use one TCP connection, and what is asked beside them at most another one."""
     for _ in range(20):
         assert notebook.run("%%chat\nping").status == "ok"
 
     assert len(server.bodies[-1]["messages"]) == 39
-    assert server.connections == 1
+    assert server.connections <= 2  # while the first turn ends, its models may be listed on another one
 
 
 def test_an_error_stops_run_all(notebook: RealKernel) -> None:
@@ -200,5 +201,7 @@ def test_overflow_of_llamacpp(llama: str) -> None:
         turns = state(kernel, "real")
 
     assert (first.status, after.status) == ("ok", "ok")
-    assert long.error.startswith("ContextOverflowError: the conversation is longer than 'tiny' can take: ")
+    # Its window is known from its list of models, unless the second cell comes before that.
+    assert long.error.startswith("ContextOverflowError: ")
+    assert re.search("2,?048", long.error)
     assert [turn[0] for turn in turns] == ["hello", "hello again"]

@@ -554,7 +554,7 @@ def test_handle_can_display(shell: InteractiveShell, far: FakeClient, capsys: py
     far._answers.append([Sending("fake"), Delta("a \x1b[31mred"), Delta(" word"), Finished("stop")])
     chatmagic.session("a").ask("hi", display=True)
 
-    assert capsys.readouterr().out == "a [31mred word\n\na · gpt-6-luna · tokens unknown\n"
+    assert capsys.readouterr().out == "a [31mred word\n\na · gpt-6-luna · ~8 tokens in, ~5 out\n"
 
 
 def test_handle_keeps_to_the_grammar(kernel: magics.Kernel) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatmagic.conversation.context import everything
+from chatmagic.conversation.context import History
 from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.settings import Settings
 
@@ -21,7 +21,7 @@ def test_everything() -> None:
     """The request holds the system prompt, every prompt and reply in turn, and the new prompt."""
     turns = [Turn("a", "A"), Turn("b", "B", status="cut")]
 
-    assert everything(turns, "Be kind.", "c") == [
+    assert History(turns, "Be kind.", "c").messages(turns) == [
         Message("system", "Be kind."),
         Message("user", "a"),
         Message("assistant", "A"),
@@ -34,14 +34,15 @@ def test_everything() -> None:
 @pytest.mark.parametrize("system", [None, ""], ids=["none", "empty"])
 def test_no_system_prompt(system: str | None) -> None:
     """Without a system prompt no system message is sent."""
-    assert everything([], system, "a") == [Message("user", "a")]
+    assert History([], system, "a").messages([]) == [Message("user", "a")]
 
 
 @given(st.lists(st.builds(Turn, TEXTS, TEXTS)), st.none() | TEXTS, TEXTS, TEXTS, TEXTS)
 def test_append_only(turns: list[Turn], system: str | None, prompt: str, reply: str, following: str) -> None:
     """What is sent next begins with what was sent before, message for message, whatever was said."""
-    before = everything(turns, system, prompt)
-    after = everything([*turns, Turn(prompt, reply)], system, following)
+    later = [*turns, Turn(prompt, reply)]
+    before = History(turns, system, prompt).messages(turns)
+    after = History(later, system, following).messages(later)
 
     assert after == [*before, Message("assistant", reply), Message("user", following)]
 

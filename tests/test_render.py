@@ -86,6 +86,8 @@ def test_turn_is_html_and_text_and_metadata() -> None:
         "input_tokens": 1200,
         "output_tokens": 34,
         "cached_tokens": 900,
+        "cache_write_tokens": None,
+        "cost": None,
         "reasoning_tokens": None,
     }
 
@@ -119,7 +121,7 @@ def test_metadata_names_parent_cell_and_settings() -> None:
 )
 def test_tokens(usage: Usage, text: str) -> None:
     """Unknown is shown as unknown, and zero as zero."""
-    assert tokens(usage) == text
+    assert tokens(Turn("a", "A", usage=usage)) == text
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_new_session() -> None:
 
     assert (session.name, session.turns, session.last, session.messages) == ("main", [], None, [])
     assert session.settings == NOTHING
-    assert session.usage == Usage(0, 0, 0, 0)
+    assert session.usage == Usage(0, 0, 0, 0, 0, 0.0)
 
 
 def test_session_name_is_checked() -> None:

@@ -146,14 +146,14 @@ def test_ours(key: str) -> None:
             checked({"model": "m", key: value})
 
 
-@pytest.mark.parametrize("key", ["context", "recall", "tools"])
+@pytest.mark.parametrize("key", ["recall", "tools"])
 def test_reserved(key: str) -> None:
     """The words that chatmagic keeps for itself are refused, not sent to the server as parameters."""
     with pytest.raises(SettingError, match=f"^'{key}' cannot be set: the word is kept for chatmagic"):
         checked({key: "x"})
 
 
-@pytest.mark.parametrize("key", ["model", "system"])
+@pytest.mark.parametrize("key", ["model", "system", "context"])
 @pytest.mark.parametrize("value", [4, None, True, ["m"]], ids=["number", "null", "bool", "list"])
 def test_not_text(key: str, value: object) -> None:
     """A model or system prompt that is no text is an error that shows what it is."""

@@ -10,6 +10,7 @@ from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
+from chatmagic.display.context import Preview
 from chatmagic.display.page import Look, Page
 from chatmagic.line import Form
 
@@ -27,6 +28,9 @@ class Doer(Protocol):
 
     def models(self, endpoint: str) -> list[str]:
         """Return the models of *endpoint*."""
+
+    def preview(self, session: Session) -> Preview:
+        """Return what the next request of *session* holds."""
 
     def show_panel(self) -> bool:
         """Show the panel; return False where there can be none."""

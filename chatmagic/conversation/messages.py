@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.plain import one_line
 
-__all__ = ["Cell", "Message", "Role", "Status", "Turn", "Usage"]
+__all__ = ["Cell", "Message", "Role", "Sent", "Status", "Turn", "Usage"]
 
 Role = Literal["system", "user", "assistant"]
 Status = Literal["complete", "interrupted", "cut"]
@@ -57,6 +57,25 @@ def _sum(a: _N | None, b: _N | None) -> _N | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What a request held before its prompt, chosen by the context *policy*: the *system* prompt and turns.
+
+    The turns are the *pinned* ones (by number) and, behind them, those of the line from number *start* on. *tokens* is
+    how long the request was expected to be.
+    """
+
+    policy: str = ""
+    system: str | None = None
+    start: int = 0
+    pinned: tuple[int, ...] = ()
+    tokens: int = 0
+
+    def begins_like(self, other: Sent) -> bool:
+        """True if what the two hold is the same, as far as the line was the same."""
+        return (self.system, self.start, self.pinned) == (other.system, other.start, other.pinned)
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """Where a turn was made: the id of the notebook cell and of its execution, as far as the front end says."""
 
@@ -73,7 +92,9 @@ class Turn:
     name who answered. ``status`` is ``complete``, ``interrupted`` (by the user) or
     ``cut`` (by the other end); ``finish`` is the reason that the server gave for the end. ``cells`` are those that it
     belongs to: the one that made it, then those whose turns it took the place of. ``started`` is in seconds
-    since the epoch, ``seconds`` how long it took.
+    since the epoch, ``seconds`` how long it took. ``sent`` is what went out before the prompt (None: a list of
+    somebody's own making), ``size`` how many tokens that, the prompt and the reply have together (None: unknown).
+    ``messages`` are the prompt and the reply, as they are sent again with later turns.
     """
 
     prompt: str
@@ -90,11 +111,13 @@ class Turn:
     cells: tuple[Cell, ...] = ()
     started: float = 0.0
     seconds: float = 0.0
+    sent: Sent | None = field(default=None, compare=False)
+    size: int | None = field(default=None, compare=False)
+    messages: tuple[Message, Message] = field(init=False, compare=False)
 
-    @property
-    def messages(self) -> tuple[Message, Message]:
-        """The prompt and the reply, as they are sent again with later turns."""
-        return Message("user", self.prompt), Message("assistant", self.reply)
+    def __post_init__(self) -> None:
+        # Made once: every request goes through all of them.
+        object.__setattr__(self, "messages", (Message("user", self.prompt), Message("assistant", self.reply)))
 
     def __str__(self) -> str:
         return self.reply

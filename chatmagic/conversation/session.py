@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
+from uuid import uuid4
 
 from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
+from chatmagic.conversation.spending import Spent
 from chatmagic.errors import SessionError
 
 __all__ = ["Act", "Session", "State", "Tree", "acts_to", "next_stamp", "parting", "session_name"]
@@ -47,6 +49,8 @@ class Tree:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
+        self.key = uuid4().hex
+        """What requests with turns of this tree have in common; random, and says nothing about them."""
         self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
         self._growing = threading.Lock()  # forks share a tree
 
@@ -116,6 +120,8 @@ class Session:
         self.on_change: Callable[[], None] = lambda: None
         self.lock = threading.RLock()
         """Held while a prompt is answered: a session answers one at a time."""
+        self.spent = Spent()
+        """What its requests have cost, those of turns that were set aside and never stored among them."""
         self.edited: Turn | None = None
         """The turn whose prompt was put into a cell to be asked differently."""
         self.tree = Tree()
@@ -194,7 +200,7 @@ class Session:
     @property
     def usage(self) -> Usage:
         """What the turns of the line used together; a count that is unknown for one turn is unknown for all."""
-        return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0))
+        return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0, 0, 0.0))
 
     def add(self, turn: Turn) -> Turn:
         """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside."""

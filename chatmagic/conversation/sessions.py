@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary, ref
 from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.session import Session, acts_to, next_stamp, session_name
 from chatmagic.conversation.settings import NOTHING, Settings
+from chatmagic.conversation.spending import Spent
 from chatmagic.errors import ChatMagicWarning, SessionError
 
 __all__ = ["Move", "Sessions"]
@@ -52,6 +53,8 @@ class Sessions:
         self.current = FIRST
         self.busy: Counter[Session] = Counter()
         self.watchers: list[Callable[[], None]] = []
+        self.spent = Spent()
+        """What all requests of the kernel have cost."""
         self._by_name: dict[str, Session] = {}
         self._drafts: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._lock = threading.RLock()

@@ -7,20 +7,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chatmagic.conversation.policy import read_policy
 from chatmagic.errors import SettingError
 from chatmagic.plain import one_line
 
 __all__ = ["FILLED_IN", "NOTHING", "Settings", "checked"]
 
 FILLED_IN = ("messages", "stream", "stream_options", "n")
-_RESERVED = ("context", "recall", "tools")
+_OURS = ("model", "system", "context", "max_cost")
+_RESERVED = ("recall", "tools")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One layer: *values* by key, and the keys that it *unset*s although a layer below has them.
 
-    The keys ``model`` and ``system`` have our meaning, any other key is a parameter of the request. Values are JSON.
+    The keys ``model``, ``system``, ``context`` and ``max_cost`` have our meaning, any other key is a parameter of the
+    request. Values are JSON.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -62,9 +65,19 @@ class Settings:
         return self.values.get("system")
 
     @property
+    def context(self) -> str | None:
+        """The name of the context policy."""
+        return self.values.get("context")
+
+    @property
+    def max_cost(self) -> float | None:
+        """How much (USD) all requests of the session may cost together."""
+        return self.values.get("max_cost")
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """What goes into the request beside model and messages."""
-        return {key: value for key, value in self.values.items() if key not in ("model", "system")}
+        return {key: value for key, value in self.values.items() if key not in _OURS}
 
 
 NOTHING = Settings()
@@ -74,7 +87,8 @@ def checked(values: Mapping[str, Any]) -> Settings:
     """Turn ``{key: value}`` into a layer; an empty text unsets its key.
 
     Raises:
-        SettingError: a key that chatmagic itself fills, a value that is no JSON, a model or prompt that is no text.
+        SettingError: a key that chatmagic itself fills, a value that is no JSON, one of our keys with a value that
+            it cannot have.
     """
     for key, value in values.items():
         if key in FILLED_IN:
@@ -83,12 +97,20 @@ def checked(values: Mapping[str, Any]) -> Settings:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
-        if key in ("model", "system") and not isinstance(value, str):
+        if key in ("model", "system", "context") and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
+        if key == "context" and value:
+            read_policy(value)
+        if key == "max_cost" and value != "" and not _is_amount(value):
+            raise SettingError(f"max_cost must be an amount of USD from 0 up, not {one_line(repr(value), 60)}")
     return Settings(
         {key: _copied(key, value) for key, value in values.items() if value != ""},
         frozenset(key for key, value in values.items() if value == ""),
     )
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 def _copied(key: str, value: object) -> object:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from chatmagic.conversation.messages import Turn, Usage
+from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.spending import dollars
 from chatmagic.plain import one_line, plain
 from chatmagic.version import __version__
 
@@ -165,7 +166,8 @@ def _cell(cell: str, tag: str, number: bool, whole: bool) -> str:
 def footer(session: str, turn: Turn) -> str:
     """Say in one line which session and model it was, what it used, and how it ended if not well."""
     stored = "" if turn.number else "not stored"
-    return " · ".join(filter(None, [session, turn.model, tokens(turn.usage), ending(turn), stored]))
+    cost = dollars(turn.usage.cost) if turn.usage.cost else ""
+    return " · ".join(filter(None, [session, turn.model, tokens(turn), cost, ending(turn), stored]))
 
 
 def ending(turn: Turn) -> str:
@@ -175,10 +177,13 @@ def ending(turn: Turn) -> str:
     return "" if turn.finish == "stop" else f"ended by {turn.finish}"
 
 
-def tokens(usage: Usage) -> str:
-    """Say what *usage* was; unknown stays unknown."""
+def tokens(turn: Turn) -> str:
+    """Say what *turn* used, or about how much where the server did not say so; unknown stays unknown."""
+    usage, sent = turn.usage, turn.sent
     if usage.input_tokens is None or usage.output_tokens is None:
-        return "tokens unknown"
+        if sent is None or turn.size is None:
+            return "tokens unknown"
+        return f"~{sent.tokens:,} tokens in, ~{max(turn.size - sent.tokens, 0):,} out"
     cached = ""
     if usage.cached_tokens is not None and usage.input_tokens:
         cached = f" ({usage.cached_tokens / usage.input_tokens:.0%} cached)"
@@ -241,6 +246,8 @@ def _record(session: str, turn: Turn) -> dict[str, Any]:
         "endpoint": turn.endpoint,
         "settings": {"values": dict(turn.settings.values), "unset": sorted(turn.settings.unset)},
         "usage": asdict(turn.usage),
+        "sent": asdict(turn.sent) if turn.sent else None,
+        "size": turn.size,
         "status": turn.status,
         "finish": turn.finish,
         "started": turn.started,

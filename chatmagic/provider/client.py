@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,13 +13,15 @@ from typing import Any
 import httpx2
 import openai
 
+from chatmagic.conversation.messages import Usage
 from chatmagic.errors import ChatMagicError, EndpointError, InterruptedTurnError, RequestError
-from chatmagic.events import Event, Remark, Request, Sending
+from chatmagic.events import Event, Facts, Remark, Request, Sending
 from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
 from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, endpoint, key_of, target
 from chatmagic.provider.failures import translate
 from chatmagic.provider.local import answering
+from chatmagic.provider.models import Listed, cost, listed, window
 from chatmagic.provider.wire import events, json_object
 
 __all__ = ["OpenAIClient"]
@@ -50,6 +53,10 @@ class OpenAIClient:
         self._without_usage: set[str] = set()
         self.listed: dict[str, list[str]] = {}
         """The models of an endpoint, as it listed them last."""
+        self.own: Mapping[str, Mapping[str, float]] = {}
+        """What the user says about models (see `provider.models.checked`)."""
+        self._said: dict[str, dict[str, Listed]] = {}  # by base URL and model
+        self._asked: set[str] = set()
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Send *request* and yield what comes back.
@@ -60,7 +67,7 @@ class OpenAIClient:
         """
         where = target(request.model, self.endpoints, self._environ)
         key = self._key_of(where.endpoint)
-        yield Sending(where.endpoint.label, self._is_instant(where.endpoint.name, request))
+        yield Sending(where.endpoint.label, self._is_instant(where.endpoint, request))
         try:
             yield from self._ask(self._connection(where.endpoint, key), where, request)
         except _FOREIGN as exc:
@@ -69,6 +76,48 @@ class OpenAIClient:
             return
         # Raised out here it has no __context__, which "from None" only hides and which can hold the key.
         raise failure
+
+    def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:
+        """Return what is known of ``[ENDPOINT:]MODEL``: from the user, its server's list of models, a price list.
+
+        Raises:
+            EndpointError: there is no such endpoint.
+        """
+        where = target(model, self.endpoints, self._environ)
+        tier, said = parameters.get("service_tier"), self._said_of(where)
+
+        def price(usage: Usage) -> float | None:
+            return cost(where, usage, self.own, said, service_tier=tier if isinstance(tier, str) else None)
+
+        size = window(where, self.own, said)
+        return Facts((where.endpoint.label, model), size, price, reads_all=self._is_demo(where.endpoint))
+
+    def look_up(self, model: str) -> None:
+        """Fetch in the background, once, what the server of a model says about it, if nobody else knows its window."""
+        where = target(model, self.endpoints, self._environ)
+        endpoint = where.endpoint
+        known = endpoint.url in (*self._asked, BUILT_IN["openai"]["url"]) or self._is_demo(endpoint)
+        if not known and window(where, self.own, self._said_of(where)) is None:
+            self._asked.add(endpoint.url)
+            threading.Thread(target=self._list_quietly, args=(endpoint.name,), daemon=True).start()
+
+    def is_far(self, model: str) -> bool:
+        """True if ``[ENDPOINT:]MODEL`` is on another machine."""
+        where = target(model, self.endpoints, self._environ).endpoint
+        return not where.is_local and not self._is_demo(where)
+
+    def _is_demo(self, endpoint: Endpoint) -> bool:
+        return self._transports.get(endpoint.name) is DemoTransport
+
+    def _said_of(self, where: Target) -> Listed | None:
+        said = self._said.get(where.endpoint.url, {})
+        # A server with one model takes any name for it.
+        return said.get(where.model) or (next(iter(said.values())) if len(said) == 1 else None)
+
+    def _list_quietly(self, name: str) -> None:
+        # Nobody has asked for it, so nobody wants to hear that it failed.
+        with suppress(ChatMagicError):
+            self.models(name)
 
     def models(self, name: str) -> list[str]:
         """Return what the endpoint *name* lists as its models, in its order; ``listed`` keeps it.
@@ -92,17 +141,19 @@ class OpenAIClient:
             entries = (found or {}).get("data")
             if not isinstance(entries, list):
                 raise RequestError(f"{where.endpoint.url} lists no models")
-            named = [entry.get("id") for entry in entries if isinstance(entry, dict)]
-            self.listed[name] = [each for each in named if isinstance(each, str)]
+            named = {entry.get("id"): entry for entry in entries if isinstance(entry, dict)}
+            known = {model: entry for model, entry in named.items() if isinstance(model, str)}
+            self.listed[name] = list(known)
+            self._said[where.endpoint.url] = {model: listed(entry) for model, entry in known.items()}
             return self.listed[name]
         raise failure
 
     def _key_of(self, endpoint: Endpoint) -> str | None:
         return key_of(endpoint, self._environ, lambda: answering({**BUILT_IN, **self.endpoints}))
 
-    def _is_instant(self, endpoint: str, request: Request) -> bool:
+    def _is_instant(self, endpoint: Endpoint, request: Request) -> bool:
         # Known before sending, so that nothing is painted that waits for the reply.
-        return self._transports.get(endpoint) is DemoTransport and "pace" not in request.parameters
+        return self._is_demo(endpoint) and "pace" not in request.parameters
 
     def close(self) -> None:
         """Close all connections; the next request opens new ones."""
@@ -199,6 +250,10 @@ _FOREIGN = (
 )
 
 
+# Others may refuse what they do not know.
+_TAKES_CACHE_KEY = re.compile(r"^https://(api\.openai\.com|[\w-]+\.openai\.azure\.com)/")
+
+
 def _names_stream_options(exc: openai.APIStatusError) -> bool:
     return "stream_options" in exc.response.text or "include_usage" in exc.response.text
 
@@ -212,6 +267,8 @@ def _exchange(
         **request.parameters,
         "stream": request.stream,
     }
+    if request.cache_key and _TAKES_CACHE_KEY.search(where.endpoint.url):
+        body.setdefault("prompt_cache_key", request.cache_key)
     if with_usage:
         body["stream_options"] = {"include_usage": True}
     # The client transforms typed messages, which costs more with every turn; extra_body it takes as it is.

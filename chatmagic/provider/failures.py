@@ -18,15 +18,11 @@ import openai
 from chatmagic.errors import ContextOverflowError, EndpointError, RequestError, UnreachableError
 from chatmagic.plain import one_line, plain
 from chatmagic.provider.endpoints import Target
+from chatmagic.provider.overflow import is_overflow, numbers
 
 __all__ = ["clean", "no_reply", "server_error", "translate"]
 
 _SECRET = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key)[-_][\w*.-]{6,}|\bBearer\s+\S+|\bAIza[\w-]{20,}", re.IGNORECASE)
-_OVERFLOW = re.compile(
-    r"exceed_context_size|context[ _]?(?:length|window|size)|(?:prompt|input) is too long|maximum model length"
-    r"|token count.{0,40}exceeds",
-    re.IGNORECASE,
-)
 _NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit|insufficient (?:credit|balance|funds)", re.IGNORECASE)
 _START = {"ollama": " (ollama serve)", "llamacpp": " (llama-server -m MODEL.gguf)"}
 
@@ -76,10 +72,10 @@ def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> Requ
     status, endpoint = exc.status_code, where.endpoint
     raw = _message(exc, key)
     said = clean(raw, key) or "no reason given"
-    evidence = f"{exc.code} {exc.type} {raw}"
+    kind = f"{exc.code} {exc.type}"
     told = f"{endpoint.name} says ({status}): {said}"
-    if (status in (400, 413, 422) or status >= 500) and _OVERFLOW.search(evidence):
-        return _overflow(where, said, status)
+    if (status in (400, 413, 422) or status >= 500) and is_overflow(kind, raw):
+        return _overflow(repr(where.model), said, status, numbers(exc.body, raw))
     if status == 401:
         source = (
             f"the key in {endpoint.key_env}"
@@ -96,7 +92,7 @@ def _refused(exc: openai.APIStatusError, where: Target, key: str | None) -> Requ
         return RequestError(
             f"{told}. Is {where.model!r} one of its models, is {endpoint.url} its base URL?", status=status
         )
-    if status == 429 and _NO_CREDIT.search(evidence):
+    if status == 429 and _NO_CREDIT.search(f"{kind} {raw}"):
         return RequestError(f"{told}. There is no credit left; waiting does not help", status=status)
     if not _is_passing(status):
         return RequestError(told, status=status)
@@ -110,11 +106,13 @@ def _is_passing(status: int) -> bool:
     return status in (408, 409, 429) or (500 <= status < 600 and status != 501)
 
 
-def _overflow(where: Target, said: str, status: int | None) -> ContextOverflowError:
+def _overflow(model: str, said: str, status: int | None, of: tuple[int | None, int | None]) -> ContextOverflowError:
     return ContextOverflowError(
-        f"the conversation is longer than {where.model!r} can take: {said}. %chat undo takes turns back, "
-        "%chat new NAME starts afresh",
+        f"the conversation is longer than {model} can take: {said}. --context budget leaves its beginning out, "
+        "%chat undo takes turns back, %chat new NAME starts afresh",
         status=status,
+        window=of[0],
+        size=of[1],
     )
 
 
@@ -126,8 +124,8 @@ def server_error(error: object, key: str | None) -> RequestError:
     raw = _sentence(error) or str(error)
     said = clean(raw, key)
     kind = f"{code} {fields.get('type')}"
-    if _OVERFLOW.search(f"{kind} {raw}"):
-        return ContextOverflowError(f"the conversation is longer than the model can take: {said}", status=status)
+    if is_overflow(kind, raw):
+        return _overflow("the model", said, status, numbers(error, raw))
     passing = bool(re.search(r"overloaded|server_error|rate_limit|unavailable", kind)) or _is_passing(status or 0)
     retryable = passing and not _NO_CREDIT.search(f"{kind} {raw}")
     return RequestError(f"the server broke off: {said}", status=status, retryable=retryable)
@@ -164,8 +162,12 @@ def _sentence(body: object, depth: int = 5) -> str:
     if depth and isinstance(body, dict):
         for name in ("message", "error", "detail", "msg", "errors"):
             if said := _sentence(body.get(name), depth - 1):
-                at = body.get("loc")  # FastAPI says in a list of its own which field it means
-                return f"{'.'.join(map(str, at))}: {said}" if isinstance(at, list) else said
+                if isinstance(at := body.get("loc"), list):  # FastAPI says in a list of its own which field it means
+                    return f"{'.'.join(map(str, at))}: {said}"
+                # OpenRouter says no more than "Provider returned error" itself.
+                metadata = body.get("metadata")
+                raw = metadata.get("raw") if isinstance(metadata, dict) else None
+                return f"{said}: {raw.strip()}" if isinstance(raw, str) and raw.strip() else said
     return ""
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx2
 
-from chatmagic.conversation.messages import Usage
 from chatmagic.events import Delta, Event, Finished, Reasoning, Used
 from chatmagic.plain import one_line
 from chatmagic.provider.failures import clean, no_reply, server_error
+from chatmagic.provider.reports import timed, usage_in
 
 __all__ = ["events", "json_object"]
 
@@ -42,10 +42,13 @@ class _Answer:
         self._reply = _Halves()
         self._thoughts = _Halves()
         self._refused = False
+        self._counted = False
 
     def events(self, data: dict[str, Any]) -> Iterator[Event]:
         """Yield what one chunk says."""
-        if usage := _usage(data.get("usage")):
+        usage = usage_in(data)
+        self._counted = self._counted or usage is not None
+        if usage := usage or (None if self._counted else timed(data)):
             yield Used(usage)
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -95,28 +98,6 @@ def _text(content: object) -> str:
     if isinstance(content, list):
         return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
     return ""
-
-
-def _usage(reported: object) -> Usage | None:
-    if not isinstance(reported, dict):
-        return None
-    sent = _count(reported.get("prompt_tokens"))
-    came = _count(reported.get("completion_tokens"))
-    cached = _detail(reported, "prompt_tokens_details", "cached_tokens")
-    reasoning = _detail(reported, "completion_tokens_details", "reasoning_tokens")
-    # A part that is larger than the whole is no count.
-    cached = cached if cached is None or cached <= (sent or 0) else None
-    reasoning = reasoning if reasoning is None or reasoning <= (came or 0) else None
-    return Usage(sent, came, cached, reasoning) if sent or came else None
-
-
-def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:
-    details = reported.get(group)
-    return _count(details.get(name)) if isinstance(details, dict) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else None
 
 
 def _objects(response: httpx2.Response, key: str | None) -> Iterator[dict[str, Any]]:

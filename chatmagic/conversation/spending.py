@@ -1,0 +1,67 @@
+"""What requests have cost, and how much they may."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from chatmagic.errors import SpendingError
+
+__all__ = ["Purse", "Spent", "dollars"]
+
+
+class Spent:
+    """What all requests of a session, or of the kernel, have cost together, in USD.
+
+    Turns that were set aside or never stored count, too. *guessed* is True when a server did not say what a request
+    used, *unpriced* counts the requests that have no known price.
+    """
+
+    def __init__(self) -> None:
+        self.cost = 0.0
+        self.guessed = False
+        self.unpriced = 0
+        self.requests = 0
+        self._lock = threading.Lock()
+
+    def add(self, cost: float | None, *, guessed: bool = False) -> None:
+        """Count one request."""
+        with self._lock:
+            self.requests += 1
+            if cost is None:
+                self.unpriced += 1
+            else:
+                self.cost += cost
+                self.guessed = self.guessed or (guessed and cost > 0)
+
+    def __str__(self) -> str:
+        return f"{'~' * self.guessed}{dollars(self.cost)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """Where a request is counted: what *whose* requests have *spent*, the most (USD) they may, what raises that."""
+
+    spent: Spent
+    whose: str = ""
+    most: float | None = None
+    raised_by: str = ""
+
+    def check(self, cost: float | None) -> None:
+        """Refuse a request that may *cost* so much (USD; None: unknown) if that would pass the limit.
+
+        Raises:
+            SpendingError: it would.
+        """
+        if self.most is not None and cost and self.spent.cost + cost > self.most:
+            raise SpendingError(
+                f"{self.whose} has spent {self.spent} of {dollars(self.most)}, and this turn may cost up to "
+                f"{dollars(cost)}; nothing was sent. {self.raised_by} raises the limit"
+            )
+
+
+def dollars(amount: float) -> str:
+    """Write an amount of USD with as many digits as say something: $12.30, $0.0042."""
+    if amount == 0 or amount >= 1:
+        return f"${amount:,.2f}"
+    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.6f}".rstrip("0")

@@ -1,0 +1,136 @@
+"""What the turns of a session used and cost, and what broke the cache: a table with a small picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+
+from chatmagic.conversation.caching import broken_by
+from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.session import Session
+from chatmagic.conversation.spending import Spent, dollars
+from chatmagic.display.page import Page, ending, table
+from chatmagic.display.usage import Sums, turns
+
+__all__ = ["bill"]
+
+_ROWS = 40  # turns that are listed; of a longer conversation the newest
+_HEIGHT = 72  # pixels of the picture
+_COLOURS = {
+    "cached": "var(--jp-layout-color3,#bdbdbd)",
+    "fresh": "var(--jp-brand-color1,#1976d2)",
+    "out": "var(--jp-warn-color1,#ef6c00)",
+}
+
+
+def bill(session: Session, kernel: Spent) -> Page:
+    """Show what each turn of the line used; below it sums, of the line and of all that was ever asked."""
+    line = session.turns
+    shown = line[-_ROWS:]
+    rows = [_row(turn) for turn in shown]
+    if len(shown) < len(line):
+        rows.insert(0, [f"#1 to #{line[-_ROWS - 1].number}", *[""] * 6, f"{len(line) - len(shown):,} turns before"])
+    total = Sums().upto(session.last)
+    used, least = total.usage, total.least
+    share = _share(used.cached_tokens, used.input_tokens)
+    rows.append(
+        [
+            f"all {turns(total.turns)}",
+            "",
+            _sum(used.input_tokens, least.input_tokens),
+            share,
+            _sum(used.output_tokens, least.output_tokens),
+            _cost(used.cost),
+            "",
+            "",
+        ]
+    )
+    header = ["turn", "model", "in", "cached", "out", "cost", "time", "note"]
+    page = table(header, rows, numbers={2, 3, 4, 5}, whole={0, 2, 3, 4, 5, 6}, note=_spent(session, kernel))
+    return Page(_picture(shown) + page.html, page.text)
+
+
+def _row(turn: Turn) -> list[str]:
+    used, sent = turn.usage, turn.sent
+    came, went = used.output_tokens, used.input_tokens
+    broken = broken_by(turn)
+    notes = [ending(turn), f"cache not used: {broken}" if broken else "", _cut(turn)]
+    clock = time.strftime("%H:%M", time.localtime(turn.started))
+    return [
+        f"#{turn.number}",
+        turn.model,
+        f"{went:,}" if went is not None else f"~{sent.tokens:,}" if sent else "unknown",
+        _share(used.cached_tokens, went),
+        f"{came:,}" if came is not None else f"~{(turn.size or 0) - sent.tokens:,}" if sent else "unknown",
+        _cost(used.cost),
+        f"{clock}, {turn.seconds:.1f} s",
+        ", ".join(filter(None, notes)),
+    ]
+
+
+def _cut(turn: Turn) -> str:
+    before = turn.parent and turn.parent.sent
+    cut = turn.sent and turn.sent.start > (before.start if before else 0) and turn.sent.policy.startswith("budget")
+    return f"history cut, begins with #{turn.sent.start}" if cut and turn.sent else ""
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "unknown" if part is None or not whole else f"{part / whole:.0%}"
+
+
+def _cost(cost: float | None) -> str:
+    if cost is None:
+        return "unknown"
+    return dollars(cost) if cost else "free"
+
+
+def _sum(count: int | None, least: int | None) -> str:
+    return f"{count:,}" if count is not None else f"≥ {least:,}" if least else "unknown"
+
+
+def _spent(session: Session, kernel: Spent) -> str:
+    said = [f"{session.name!r} has cost {_all(session.spent)} with all that was set aside or not stored"]
+    said.append(f"this kernel {_all(kernel)}")
+    return ", ".join(said)
+
+
+def _all(spent: Spent) -> str:
+    unpriced = f" and {spent.unpriced:,} request{'' if spent.unpriced == 1 else 's'} of unknown price"
+    return f"{spent}{unpriced if spent.unpriced else ''}"
+
+
+def _picture(shown: Sequence[Turn]) -> str:
+    """Draw a bar for each turn: what was read from the cache, what was fresh, what came back."""
+    bars = [(turn, _parts(turn)) for turn in shown]
+    most = max((sum(parts.values()) for _, parts in bars), default=0)
+    if not most:
+        return ""
+    columns = "".join(
+        f'<div title="{_hover(turn, parts)}" style="flex:0 1 14px;display:flex;flex-direction:column-reverse">'
+        + "".join(_piece(name, count / most) for name, count in parts.items())
+        + "</div>"
+        for turn, parts in bars
+    )
+    legend = " ".join(
+        f'<span style="margin-right:1em"><span style="color:{colour}">■</span> {name}</span>'
+        for name, colour in _COLOURS.items()
+    )
+    frame = f"display:flex;gap:2px;align-items:flex-end;height:{_HEIGHT}px;margin:4px 0"
+    return f'<div role="img" aria-label="tokens of each turn" style="{frame}">{columns}</div><small>{legend}</small>'
+
+
+def _parts(turn: Turn) -> dict[str, int]:
+    used = turn.usage
+    cached = used.cached_tokens or 0
+    return {"cached": cached, "fresh": max((used.input_tokens or 0) - cached, 0), "out": used.output_tokens or 0}
+
+
+def _piece(name: str, share: float) -> str:
+    return f'<div style="height:{share * _HEIGHT:.1f}px;background:{_COLOURS[name]}"></div>' if share else ""
+
+
+def _hover(turn: Turn, parts: dict[str, int]) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in parts.items())
+    cost = f", {dollars(turn.usage.cost)}" if turn.usage.cost else ""
+    return escape(f"#{turn.number}: {counts}{cost}")
