@@ -266,7 +266,7 @@ class Kernel:
         asked = session.settings.over(self.defaults)
         policy = asked.context or "budget"
         facts = self.connected().facts(asked.model or "", asked.parameters)
-        limits = limits_of(facts, asked, self._budget, self.planner.gauge)
+        limits = limits_of(facts, asked, self._budget, self.planner.gauge).under(policy)
         history = History(session.turns, asked.system, prompt, session.state.pinned)
         context = self.planner.plan(policy, history, limits)
         return Preview(session.name, policy, history, limits, context, self.planner.gauge)

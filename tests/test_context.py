@@ -190,7 +190,7 @@ def test_the_window_counts_too() -> None:
 )
 def test_a_prompt_that_is_too_long(limits: dict[str, int], message: str) -> None:
     """A prompt that cannot fit is an error that says how long it is and what can be done."""
-    talk = Talk(**limits)
+    talk = Talk("budget", **limits)
     talk.ask(10)
 
     with pytest.raises(ContextOverflowError, match=message):
@@ -208,7 +208,7 @@ def test_a_first_guess_is_not_believed_too_much() -> None:
 def test_all_that_does_not_fit() -> None:
     """What somebody wants to send whole, and no window takes, is an error that names the policy that cuts."""
     talk = Talk("all", window=200)
-    for _ in range(6):
+    for _ in range(7):
         talk.ask()
 
     with pytest.raises(ContextOverflowError, match="--context budget cuts"):

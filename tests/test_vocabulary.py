@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -20,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatmagic.conversation.tokens import Count
 from chatmagic.provider import vocabulary as room
-from chatmagic.provider.vocabulary import Count, Vocabulary, folder, load, o200k, prepare
+from chatmagic.provider.vocabulary import Vocabulary, folder, load, o200k, prepare
 
 TOKENS = [*(bytes([n]) for n in range(256)), b"he", b"ll", b"hell", b"hello", b" w", b"or", b" wor", b"ld", b" world"]
 FILE = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(TOKENS))
@@ -33,12 +35,13 @@ def tiny(url: str = "http://127.0.0.1:1/tiny.tiktoken", data: bytes = FILE) -> V
 
 
 Write = Callable[[bytes], object]
+Answer = Callable[[str, Write], object]
 
 
 class Web:
     """A server whose answers are written byte by byte by *answer*; keeps the paths that were asked for."""
 
-    def __init__(self, answer: Callable[[str, Write], None]) -> None:
+    def __init__(self, answer: Answer) -> None:
         self.asked: list[str] = []
         web = self
 
@@ -57,7 +60,7 @@ class Web:
 
 
 @contextmanager
-def serving(answer: Callable[[str, Write], None]) -> Iterator[Web]:
+def serving(answer: Answer) -> Iterator[Web]:
     """Serve while the block runs."""
     web = Web(answer)
     threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -68,7 +71,7 @@ def serving(answer: Callable[[str, Write], None]) -> Iterator[Web]:
         web.server.socket.close()
 
 
-def ok(body: bytes = FILE, length: int | None = None) -> Callable[[str, Write], None]:
+def ok(body: bytes = FILE, length: int | None = None) -> Answer:
     """Answer *body*."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(body) if length is None else length)
     return lambda _, write: write(head + body)
@@ -236,16 +239,17 @@ def test_full_disk_leaves_no_part(environ: dict[str, str], monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with serving(ok()) as web:
         assert prepared(tiny(web.url), environ) is not None
     assert files(environ) == {}
 
 
 def _redirect(path: str, write: Write) -> None:
-    write(b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n" if path != "/there" else b"")
     if path == "/there":
         ok()(path, write)
+    else:
+        write(b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def test_redirect_is_followed(environ: dict[str, str]) -> None:
@@ -277,7 +281,7 @@ def test_redirect_is_followed(environ: dict[str, str]) -> None:
         pytest.param(lambda *_: None, id="silence, and hangs up"),
     ],
 )
-def test_bad_answer(answer: Callable[[str, Write], None], environ: dict[str, str]) -> None:
+def test_bad_answer(answer: Answer, environ: dict[str, str]) -> None:
     """Whatever else is answered is neither used nor kept, and nobody hears of it."""
     with serving(answer) as web:
         assert prepared(tiny(web.url), environ) is None
@@ -341,7 +345,7 @@ def _dripping_headers(_: str, write: Write) -> None:
 
 
 @pytest.mark.parametrize("answer", [_silent, _stalling, _dripping, _dripping_headers])
-def test_slow_server(answer: Callable[[str, Write], None], environ: dict[str, str]) -> None:
+def test_slow_server(answer: Answer, environ: dict[str, str]) -> None:
     """No server holds the thread longer than the time it has in all."""
     started = time.monotonic()
     with serving(answer) as web:

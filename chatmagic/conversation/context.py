@@ -52,6 +52,11 @@ class Limits:
     budget: int = BUDGET
     room: int | None = None
 
+    def under(self, policy: str) -> Limits:
+        """Return the limits that hold under *policy*, which may name a budget of its own."""
+        name, count = read_policy(policy)
+        return replace(self, budget=count) if name == "budget" and count else self
+
     @property
     def most(self) -> int:
         """How long a request may grow until its history is cut."""
@@ -104,7 +109,7 @@ class Planner:
         """
         name, count = read_policy(policy)
         if name == "budget":
-            return self._within(policy, history, replace(limits, budget=count or limits.budget))
+            return self._within(policy, history, limits.under(policy))
         if name in ("all", "last"):
             start = 0 if count is None else _start(history.turns, len(history.turns) - count)
             context = self._from(start, policy, history, limits.reader)
@@ -213,8 +218,8 @@ class Planner:
 
     def _too_long(self, history: History, pinned: Sequence[Turn], tokens: int, limits: Limits) -> ContextOverflowError:
         along = [each for each, there in (("the system prompt", history.system), ("pinned turns", pinned)) if there]
-        what = " and ".join(["the prompt", *along]) if along else "the prompt alone"
-        has = f"{what} would be ~{tokens:,} tokens"
+        what = f"with {' and '.join(along)}" if along else "alone"
+        has = f"the prompt {what} would be ~{tokens:,} tokens"
         if limits.window is not None and tokens > limits.window:
             way_out = "Shorten it, unpin turns, or ask a model with a larger window (-m)"
             said = f"{has}, and {limits.reader[1]!r} takes {limits.window:,}. {way_out}"

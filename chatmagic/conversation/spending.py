@@ -61,7 +61,7 @@ class Purse:
 
 
 def dollars(amount: float) -> str:
-    """Write an amount of USD with as many digits as say something: $12.30, $0.0042."""
-    if amount == 0 or amount >= 1:
+    """Write an amount of USD with as many digits as say something: $12.30, $0.50, $0.0042, $0.000012."""
+    if amount >= 1:
         return f"${amount:,.2f}"
-    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.6f}".rstrip("0")
+    return f"${amount:.4f}".removesuffix("00") if amount >= 1e-4 or amount == 0 else f"${amount:.7f}".rstrip("0")

@@ -140,4 +140,4 @@ class _Scale:
 
 
 def _dot(a: Iterable[float], b: Iterable[float]) -> float:
-    return sum(map(mul, a, b))
+    return float(sum(map(mul, a, b)))

@@ -47,7 +47,7 @@ def bill(session: Session, kernel: Spent) -> Page:
         ]
     )
     header = ["turn", "model", "in", "cached", "out", "cost", "time", "note"]
-    page = table(header, rows, numbers={2, 3, 4, 5}, whole={0, 2, 3, 4, 5, 6}, note=_spent(session, kernel))
+    page = table(header, rows, numbers={2, 3, 4, 5}, whole={0, 1, 2, 3, 4, 5, 6}, note=_spent(session, kernel))
     return Page(_picture(shown) + page.html, page.text)
 
 
@@ -55,7 +55,8 @@ def _row(turn: Turn) -> list[str]:
     used, sent = turn.usage, turn.sent
     came, went = used.output_tokens, used.input_tokens
     broken = broken_by(turn)
-    notes = [ending(turn), f"cache not used: {broken}" if broken else "", _cut(turn)]
+    cut = "" if broken else _cut(turn)
+    notes = [ending(turn), f"cache not used: {broken}" if broken else "", cut]
     clock = time.strftime("%H:%M", time.localtime(turn.started))
     return [
         f"#{turn.number}",

@@ -11,7 +11,7 @@ from chatmagic.plain import one_line
 
 __all__ = ["Sum", "Sums", "status", "turns"]
 
-_NOTHING = Usage(0, 0, 0, 0)
+_NOTHING = Usage(0, 0, 0, 0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

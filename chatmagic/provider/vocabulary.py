@@ -18,13 +18,12 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from chatmagic.conversation.tokens import Count
+
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Count", "Vocabulary", "folder", "load", "o200k", "prepare"]
-
-Count = Callable[[str], int]
-"""A text -> how many tokens it has. Never raises, whatever the text, and takes time in proportion to its length."""
+__all__ = ["Vocabulary", "folder", "load", "o200k", "prepare"]
 
 _LARGEST = 20_000_000  # bytes; o200k_base has 3.6 million
 _CONNECT = 10.0  # seconds, also for each silence of the server
