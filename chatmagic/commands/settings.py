@@ -39,7 +39,8 @@ VERBS = {
     "set": Verb(
         Form(
             "%chat set",
-            "Change settings of the current session: model, system, any request parameter. KEY= unsets; alone: list.",
+            "Change settings of the current session: model, system, context, max_cost (USD), any request parameter. "
+            "KEY= unsets; alone: list.",
             ("[KEY=VALUE …]",),
         ),
         _set,
