@@ -206,7 +206,7 @@ class _Ask:
             reply.text,
             reply.usage,
             thought=bool(reply.reasoning),
-            reads_all=self._facts.reads_all,
+            reads_all=self._facts.where == "within",
         )
         if report.read is not None:
             reply.notices.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.tokens import Reader
@@ -15,6 +15,7 @@ __all__ = [
     "Event",
     "Facts",
     "Finished",
+    "Place",
     "Queued",
     "Reasoning",
     "Remark",
@@ -40,18 +41,21 @@ class Request:
     cache_key: str = ""
 
 
+Place = Literal["within", "here", "elsewhere"]
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a model before it is asked: who it is, its context *window* (tokens), and its price.
 
-    *cost* says how many USD a request costs at today's price; None is unknown. *reads_all* if it is sure that it never
-    drops the beginning of a request.
+    *cost* says how many USD a request costs at today's price; None is unknown. *where* it is asked: within this
+    process, on this machine, or elsewhere.
     """
 
     reader: Reader
     window: int | None = None
     cost: Callable[[Usage], float | None] = lambda _: None
-    reads_all: bool = False
+    where: Place = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
         def look_up(self, model: str) -> None:
             """Learn in the background what the server of a model says about it."""
 
-        def is_far(self, model: str) -> bool:
-            """True if a model is on another machine."""
-
         def close(self) -> None:
             """Close all connections."""
 
@@ -286,10 +283,13 @@ class Kernel:
 
     def _prepare(self, model: str) -> None:
         """Learn what the next turns may need; nobody waits for it."""
+        where = self.connected().facts(model, {}).where
+        if where == "within":
+            return
         self.connected().look_up(model)
         wanted = self.magics.vocabulary if self.magics else "disk"
         # Whoever asks only servers on this machine has not asked for anything from elsewhere.
-        if wanted == "fetch" and not self.connected().is_far(model):
+        if wanted == "fetch" and where == "here":
             wanted = "disk"
         if wanted in ("off", self._counts) or self._counts == "fetch":
             return

@@ -39,8 +39,9 @@ CELL = Form(
     ),
     more=(
         "An unknown SESSION is started. A cell that runs again goes back to where it asked before; what came after is "
-        "set aside, and %chat undo brings it back. -m, -s, --context and --set hold for the rest of the conversation, "
-        "the others for this cell. {{ expression }} in the prompt, with blanks inside the braces, is replaced by its value."
+        "set aside, and %chat undo brings it back. -m, -s, --context and --set hold for the rest of the "
+        "conversation, the others for this cell. {{ expression }} in the prompt, with blanks inside the braces, is "
+        "replaced by its value."
     ),
     surplus="the prompt goes on the next line, found {word!r}",
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chatmagic.conversation.messages import Turn, Usage
-from chatmagic.events import Delta, Event, Facts, Finished, Request, Sending, Used
+from chatmagic.events import Delta, Event, Facts, Finished, Place, Request, Sending, Used
 
 __all__ = ["FakeClient", "SpyRenderer"]
 
@@ -16,7 +16,7 @@ class FakeClient:
 
     An answer is the text of a reply, an exception to raise, or a list of events (and exceptions) to go through. Without
     answers left it repeats the newest prompt. It counts words as tokens; *window* is how many its model takes, *cost*
-    what they cost (USD).
+    what they cost (USD), and *where* it seems to be.
     """
 
     def __init__(
@@ -24,18 +24,18 @@ class FakeClient:
         *answers: str | BaseException | Sequence[Event | BaseException],
         window: int | None = None,
         cost: Callable[[Usage], float | None] = lambda _: None,
-        reads_all: bool = True,
+        where: Place = "within",
     ) -> None:
         self.requests: list[Request] = []
         self.window = window
         self.cost = cost
-        self.reads_all = reads_all
+        self.where = where
         self.listed: dict[str, list[str]] = {}
         self._answers = list(answers)
 
     def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:  # noqa: ARG002 - the Protocol's shape
         """Return what the fake was made with."""
-        return Facts(("fake", model), self.window, self.cost, self.reads_all)
+        return Facts(("fake", model), self.window, self.cost, self.where)
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Yield the next answer."""
@@ -52,10 +52,6 @@ class FakeClient:
 
     def look_up(self, model: str) -> None:
         """Do nothing: all is known."""
-
-    def is_far(self, model: str) -> bool:  # noqa: ARG002 - the Protocol's shape
-        """Return False: it is here."""
-        return False
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

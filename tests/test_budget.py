@@ -299,9 +299,7 @@ def test_an_overflow_over_the_wire() -> None:
 
 def test_a_silent_drop_is_said() -> None:
     """A server that counts far less than it was sent has dropped the beginning; the next request fits its window."""
-    client = FakeClient(
-        *[used("word " * 100, 1200 * n - 100, 100) for n in (1, 2, 3)], used("a", 2048), reads_all=False
-    )
+    client = FakeClient(*[used("word " * 100, 1200 * n - 100, 100) for n in (1, 2, 3)], used("a", 2048), where="here")
     room = Room(client)
     for _ in range(4):
         room.ask("word " * 1090)

@@ -15,7 +15,7 @@ import openai
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.errors import ChatMagicError, EndpointError, InterruptedTurnError, RequestError
-from chatmagic.events import Event, Facts, Remark, Request, Sending
+from chatmagic.events import Event, Facts, Place, Remark, Request, Sending
 from chatmagic.plain import one_line
 from chatmagic.provider.demo import DemoTransport
 from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, endpoint, key_of, target
@@ -90,21 +90,18 @@ class OpenAIClient:
             return cost(where, usage, self.own, said, service_tier=tier if isinstance(tier, str) else None)
 
         size = window(where, self.own, said)
-        return Facts((where.endpoint.label, model), size, price, reads_all=self._is_demo(where.endpoint))
+        endpoint = where.endpoint
+        home: Place = "within" if self._is_demo(endpoint) else "here" if endpoint.is_local else "elsewhere"
+        return Facts((endpoint.label, model), size, price, home)
 
     def look_up(self, model: str) -> None:
         """Fetch in the background, once, what the server of a model says about it, if nobody else knows its window."""
         where = target(model, self.endpoints, self._environ)
         endpoint = where.endpoint
-        known = endpoint.url in (*self._asked, BUILT_IN["openai"]["url"]) or self._is_demo(endpoint)
+        known = endpoint.url in (*self._asked, BUILT_IN["openai"]["url"])
         if not known and window(where, self.own, self._said_of(where)) is None:
             self._asked.add(endpoint.url)
             threading.Thread(target=self._list_quietly, args=(endpoint.name,), daemon=True).start()
-
-    def is_far(self, model: str) -> bool:
-        """True if ``[ENDPOINT:]MODEL`` is on another machine."""
-        where = target(model, self.endpoints, self._environ).endpoint
-        return not where.is_local and not self._is_demo(where)
 
     def _is_demo(self, endpoint: Endpoint) -> bool:
         return self._transports.get(endpoint.name) is DemoTransport
