@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import unicodedata
 from bisect import bisect_left
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from uuid import uuid4
 
 from chatmagic.conversation.messages import Cell, Message, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
@@ -49,7 +49,7 @@ class Tree:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
-        self.key = uuid4().hex
+        self.key = os.urandom(16).hex()  # not uuid, whose import costs more than this file
         """What requests with turns of this tree have in common; random, and says nothing about them."""
         self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
         self._growing = threading.Lock()  # forks share a tree
