@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatmagic.conversation.caching import KEPT_FROM
-from chatmagic.conversation.context import BUDGET, Context, History, Limits, Planner
+from chatmagic.asking import Ask, Came
+from chatmagic.conversation.context import BUDGET, History, Planner
 from chatmagic.conversation.estimate import estimate
 from chatmagic.conversation.messages import Cell, Status, Turn, Usage
 from chatmagic.conversation.session import Session, State, parting
@@ -34,7 +34,6 @@ from chatmagic.events import (
     Client,
     Delta,
     Event,
-    Facts,
     Finished,
     Reasoning,
     Remark,
@@ -45,7 +44,7 @@ from chatmagic.events import (
     Waiting,
 )
 
-__all__ = ["Retry", "TurnHook", "limits_of", "run_turn"]
+__all__ = ["Retry", "TurnHook", "run_turn"]
 
 
 TurnHook = Callable[[Session, Turn], None]
@@ -110,7 +109,7 @@ def run_turn(
         raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
     pinned = begin.pinned | ({instead.number or 0} if instead and go_on else set())
     history = History(session.upto(instead if go_on else begin.head), asked.system, GO_ON if go_on else prompt, pinned)
-    ask = _Ask(planner or Planner(Gauge(estimate)), client.facts(asked.model, asked.parameters), history, asked, budget)
+    ask = Ask(planner or Planner(Gauge(estimate)), client.facts(asked.model, asked.parameters), history, asked, budget)
     purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, "%chat set max_cost=AMOUNT")]
     purses += [purse] if purse else []
     for each in purses:
@@ -121,13 +120,14 @@ def run_turn(
         _listen(request, ask, reply, client, renderer, retry, session.name)
     except BaseException:
         with _undisturbed():
-            ask.pay(reply, purses)
+            ask.pay(reply.came, purses)
             renderer.fail([*reply.notices[len(notices) :], *_what_stays(session, cell)])
         raise
     cells = _heritage(cell, instead or session.made_by(cell))
     with _undisturbed():
-        ask.pay(reply, purses)
-        size = ask.learn(reply)
+        reply.usage = ask.pay(reply.came, purses)
+        size, dropped = ask.learn(reply.came)
+        reply.notices += dropped
         turn = reply.turn(
             prompt,
             parent=begin.head,
@@ -146,94 +146,6 @@ def run_turn(
         raise reply.bug
     _raise_unless_complete(session, turn, reply, undo)
     return turn
-
-
-def limits_of(facts: Facts, asked: Settings, budget: int, gauge: Gauge) -> Limits:
-    """Return how long a request may be: as everybody says, and as the model has shown."""
-    windows = [each for each in (facts.window, gauge.windows.get(facts.reader)) if each is not None]
-    room = asked.parameters.get("max_completion_tokens") or asked.parameters.get("max_tokens")
-    return Limits(
-        facts.reader, min(windows, default=None), budget, room if isinstance(room, int) and room > 0 else None
-    )
-
-
-class _Ask:
-    """What is asked: chosen of a history, measured, made shorter where a server finds it too long, and paid."""
-
-    def __init__(self, planner: Planner, facts: Facts, history: History, asked: Settings, budget: int) -> None:
-        self._planner, self._facts, self.history = planner, facts, history
-        self.policy = asked.context or "budget"
-        self._limits = limits_of(facts, asked, budget, planner.gauge)
-        self.context: Context = planner.plan(self.policy, history, self._limits)
-
-    def most_cost(self) -> float | None:
-        """Return what it may cost (USD): all of it fresh, with a reply as long as the longest one lately."""
-        lately = [turn.usage.output_tokens or 0 for turn in self.history.turns[-10:]]
-        return self._facts.cost(Usage(self.context.tokens, self._limits.room or max([500, *lately]), 0))
-
-    def shorter(self, exc: ContextOverflowError) -> str:
-        """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
-        if not self.policy.startswith("budget"):
-            return ""
-        self._limits = self._planner.overflowed(self.context, self._limits, exc)
-        try:
-            context = self._planner.plan(self.policy, self.history, self._limits)
-        except ContextOverflowError:
-            return ""
-        if not context.cut:
-            return ""
-        self.context = context
-        takes = f" (it takes {exc.window:,} tokens)" if exc.window else ""
-        return f"the server found the request too long{takes}; sent again without {_these(context.cut)[0]}"
-
-    def remarks(self) -> list[str]:
-        """Return what must be said before the request is sent."""
-        said = []
-        if self.context.cut:
-            back = "--context all sends everything again"
-            said.append(f"{' '.join(_these(self.context.cut))} not sent from here on: {self.context.why}; {back}")
-        last = self.history.turns[-1] if self.history.turns else None
-        if last and last.sent and last.sent.system != self.history.system and (last.size or 0) >= KEPT_FROM:
-            said.append(f"the system prompt has changed, so nothing of the ~{last.size:,} tokens so far is cached")
-        return said
-
-    def learn(self, reply: _Reply) -> int:
-        """Learn from what the server has counted; return how long (tokens) the line is with this turn."""
-        reader = self._facts.reader
-        report = self._planner.learn(
-            self.context,
-            reader,
-            reply.text,
-            reply.usage,
-            thought=bool(reply.reasoning),
-            reads_all=self._facts.where == "within",
-        )
-        if report.read is not None:
-            reply.notices.append(
-                f"{reader[0]} has read {report.read:,} tokens where ~{self.context.tokens:,} were sent: it seems to "
-                f"drop the beginning. {report.read:,} is taken as the window of {reader[1]!r} from now on"
-            )
-        if not reply.begun:
-            return report.size
-        return report.size - round(self._planner.gauge.prompt(reader, self.history.prompt))
-
-    def pay(self, reply: _Reply, purses: Sequence[Purse]) -> None:
-        """Count what the request has cost, as far as anybody knows."""
-        if not reply.endpoint or (reply.refused and not reply.usage.input_tokens):
-            return
-        came = self._planner.gauge.reply(self._facts.reader, reply.text + reply.reasoning, Usage(), thought=False)
-        guess = Usage(self.context.tokens, round(came))
-        used = reply.usage if reply.usage.input_tokens else guess
-        cost = self._facts.cost(used)
-        if used is not guess:
-            reply.usage = replace(used, cost=cost)
-        for purse in purses:
-            purse.spent.add(cost, guessed=used is guess)
-
-
-def _these(turns: Sequence[Turn]) -> tuple[str, str]:
-    first, last = turns[0].number, turns[-1].number
-    return (f"turn #{first}", "is") if len(turns) == 1 else (f"{len(turns)} turns (#{first} to #{last})", "are")
 
 
 def _heritage(cell: Cell, replaced: Turn | None) -> tuple[Cell, ...]:
@@ -335,6 +247,11 @@ class _Reply:
             case Remark(text):
                 self.notices.append(text)
 
+    @property
+    def came(self) -> Came:
+        """What came, as far as it is measured and paid."""
+        return Came(self.text, self.reasoning, self.usage, bool(self.endpoint) and not self.refused, bool(self.begun))
+
     def end(self, status: Status, trouble: str) -> None:
         self.status = status
         self.trouble = trouble
@@ -374,7 +291,7 @@ _ENDINGS = {
 
 def _listen(
     request: Request,
-    ask: _Ask,
+    ask: Ask,
     reply: _Reply,
     client: Client,
     renderer: Renderer,
@@ -411,7 +328,7 @@ def _listen(
         reply.notices.append(ending)
 
 
-def _fitted(request: Request, ask: _Ask, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
+def _fitted(request: Request, ask: Ask, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
     """Yield what answers *request* or, if the server finds it too long, a shorter one that is sent once."""
     yield from map(Remark, ask.remarks())
     try:
@@ -426,7 +343,7 @@ def _fitted(request: Request, ask: _Ask, reply: _Reply, client: Client, retry: R
     yield from _persistently(replace(request, messages=ask.context.messages), reply, client, retry)
 
 
-def _told_of_moves(name: str, ask: _Ask, events: Iterator[Event]) -> Iterator[Event]:
+def _told_of_moves(name: str, ask: Ask, events: Iterator[Event]) -> Iterator[Event]:
     """Say it, before anything is sent, when the history goes to another endpoint than so far."""
     before = ask.history.turns[-1].endpoint if ask.history.turns else None
     for event in events:

@@ -256,9 +256,9 @@ class Kernel:
         Raises:
             ContextOverflowError: what has to be sent is longer than it may be.
         """
+        from chatmagic.asking import limits_of
         from chatmagic.conversation.context import History
         from chatmagic.display.context import Preview
-        from chatmagic.engine import limits_of
 
         asked = session.settings.over(self.defaults)
         policy = asked.context or "budget"
