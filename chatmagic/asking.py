@@ -106,18 +106,16 @@ class Ask:
 
     def pay(self, came: Came, purses: Sequence[Purse]) -> Usage:
         """Count what the request has cost, as far as anybody knows; return what it used, with the cost."""
-        used = came.usage
-        if used.input_tokens:
-            used = replace(used, cost=self._facts.cost(used))
-            cost = used.cost
-        elif came.billed:
-            written = self._planner.gauge.reply(self._facts.reader, came.text + came.reasoning, used, thought=True)
-            cost = self._facts.cost(Usage(self.context.tokens, round(written)))
-        else:
+        used, guessed = came.usage, not came.usage.input_tokens
+        if guessed and not came.billed:
             return used
+        if guessed:
+            written = self._planner.gauge.reply(self._facts.reader, came.text + came.reasoning, used, thought=True)
+            used = Usage(self.context.tokens, round(written))
+        used = replace(used, cost=self._facts.cost(used))
         for purse in purses:
-            purse.spent.add(cost, guessed=not used.input_tokens)
-        return used
+            purse.spent.add(used, guessed=guessed)
+        return came.usage if guessed else used
 
 
 def _these(turns: Sequence[Turn]) -> tuple[str, str]:

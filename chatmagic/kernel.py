@@ -266,7 +266,7 @@ class Kernel:
         limits = limits_of(facts, asked, self._budget, self.planner.gauge).under(policy)
         history = History(session.turns, asked.system, prompt, session.state.pinned)
         context = self.planner.plan(policy, history, limits)
-        return Preview(session.name, policy, history, limits, context, self.planner.gauge)
+        return Preview(session.name, policy, history, limits, context, self.planner.gauge, facts.cost)
 
     @property
     def _budget(self) -> int:

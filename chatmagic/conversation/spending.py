@@ -5,37 +5,49 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from chatmagic.conversation.messages import Usage
 from chatmagic.errors import SpendingError
 
 __all__ = ["Purse", "Spent", "dollars"]
 
 
 class Spent:
-    """What all requests of a session, or of the kernel, have cost together, in USD.
+    """What all requests of a session, or of the kernel, have used together: tokens, and their cost in USD.
 
     Turns that were set aside or never stored count, too. *guessed* is True when a server did not say what a request
     used, *unpriced* counts the requests that have no known price.
     """
 
     def __init__(self) -> None:
-        self.cost = 0.0
-        self.guessed = False
-        self.unpriced = 0
         self.requests = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost = 0.0
+        self.unpriced = 0
+        self.guessed = False
         self._lock = threading.Lock()
 
-    def add(self, cost: float | None, *, guessed: bool = False) -> None:
+    def add(self, used: Usage, *, guessed: bool = False) -> None:
         """Count one request."""
         with self._lock:
             self.requests += 1
-            if cost is None:
-                self.unpriced += 1
-            else:
-                self.cost += cost
-                self.guessed = self.guessed or (guessed and cost > 0)
+            self.input_tokens += used.input_tokens or 0
+            self.output_tokens += used.output_tokens or 0
+            self.cost += used.cost or 0.0
+            self.unpriced += used.cost is None
+            self.guessed = self.guessed or guessed
+
+    @property
+    def amount(self) -> str:
+        """The cost, written."""
+        return f"{'~' * (self.guessed and self.cost > 0)}{dollars(self.cost)}"
 
     def __str__(self) -> str:
-        return f"{'~' * self.guessed}{dollars(self.cost)}"
+        about = "~" * self.guessed
+        unpriced = f" and {self.unpriced:,} of unknown price" if self.unpriced else ""
+        requests = f"{self.requests:,} request{'' if self.requests == 1 else 's'}"
+        tokens = f"{about}{self.input_tokens:,} tokens in, {about}{self.output_tokens:,} out"
+        return f"{requests}, {tokens}, {self.amount}{unpriced}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Purse:
         """
         if self.most is not None and cost and self.spent.cost + cost > self.most:
             raise SpendingError(
-                f"{self.whose} has spent {self.spent} of {dollars(self.most)}, and this turn may cost up to "
+                f"{self.whose} has spent {self.spent.amount} of {dollars(self.most)}, and this turn may cost up to "
                 f"{dollars(cost)}; nothing was sent. {self.raised_by} raises the limit"
             )
 

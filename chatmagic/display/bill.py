@@ -91,14 +91,7 @@ def _sum(count: int | None, least: int | None) -> str:
 
 
 def _spent(session: Session, kernel: Spent) -> str:
-    said = [f"{session.name!r} has cost {_all(session.spent)} with all that was set aside or not stored"]
-    said.append(f"this kernel {_all(kernel)}")
-    return ", ".join(said)
-
-
-def _all(spent: Spent) -> str:
-    unpriced = f" and {spent.unpriced:,} request{'' if spent.unpriced == 1 else 's'} of unknown price"
-    return f"{spent}{unpriced if spent.unpriced else ''}"
+    return f"With what was set aside or not stored: {session.name!r} {session.spent} · this kernel {kernel}"
 
 
 def _picture(shown: Sequence[Turn]) -> str:

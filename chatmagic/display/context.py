@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from chatmagic.conversation.context import Context, History, Limits
-from chatmagic.conversation.messages import Message, Turn
+from chatmagic.conversation.messages import Message, Turn, Usage
+from chatmagic.conversation.spending import dollars
 from chatmagic.conversation.tokens import Gauge
 from chatmagic.display.page import Page, table
 from chatmagic.plain import one_line
@@ -27,6 +28,7 @@ class Preview:
     limits: Limits
     context: Context
     gauge: Gauge
+    cost: Callable[[Usage], float | None]
 
     def page(self) -> Page:
         """Return a row a message, what is left out among them."""
@@ -50,6 +52,7 @@ class Preview:
             "reported_tokens": self.context.base,
             "budget": self.limits.budget,
             "window": self.limits.window,
+            "cost": self._cost(0),
             "messages": [
                 {"role": message.role, "content": message.content, "turn": turn and turn.number, "tokens": tokens}
                 for message, turn, tokens in self._messages()
@@ -89,11 +92,20 @@ class Preview:
     def _gone(self) -> list[float]:
         return self.gauge.turns(self.limits.reader, self.context.left_out)
 
+    def _cost(self, cached: int) -> float | None:
+        """Return what it costs (USD) without the new prompt and its reply, if so much is read from the cache."""
+        return self.cost(Usage(self.context.tokens, 0, cached))
+
     def _note(self) -> str:
         endpoint, model = self.limits.reader
-        window, most = self.limits.window, self.limits.most
-        full = f", window {window:,} tokens ({self.context.tokens / window:.0%} full)" if window else ""
-        said = f"~{self.context.tokens:,} tokens before the next prompt, for {model} at {endpoint}{full}"
-        if self.policy.startswith("budget"):
-            return f"{said}; budget {self.limits.budget:,}: a cut to half when the request passes {most:,}"
-        return f"{said}; --context {self.policy}"
+        window = self.limits.window
+        full = f"{self.context.tokens / window:.0%} of its window of {window:,}" if window else ""
+        cut = f"cut to half when it passes {self.limits.most:,}" if self.policy.startswith("budget") else self.policy
+        said = f"~{self.context.tokens:,} tokens before the next prompt, for {model} at {endpoint}"
+        return " · ".join(filter(None, [said, full, self._price(), cut]))
+
+    def _price(self) -> str:
+        fresh, kept = self._cost(0), self._cost(self.context.base or 0)
+        if not fresh or kept is None:
+            return ""
+        return f"~{dollars(fresh)}" + (f", ~{dollars(kept)} from the provider's cache" if kept < fresh else "")
