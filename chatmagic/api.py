@@ -15,7 +15,7 @@ from chatmagic.display.bill import bill
 from chatmagic.display.context import Preview
 from chatmagic.display.page import Look, Page, conversation
 from chatmagic.display.tree import history
-from chatmagic.errors import LineError, SettingError
+from chatmagic.errors import LineError
 
 __all__ = ["Asker", "Chat", "Chats"]
 
@@ -27,9 +27,8 @@ class Asker(Protocol):
     def look(self) -> Look:
         """How replies are shown."""
 
-    @property
-    def policies(self) -> dict[str, Callable[..., Any]]:
-        """Functions that choose what is sent, by name."""
+    def policy_of(self, function: Callable[..., Any]) -> str:
+        """Return a name by which a *function* that chooses what is sent is found again."""
 
     def preview(self, session: Session, prompt: str = "") -> Preview:
         """Return what the next request holds."""
@@ -149,11 +148,7 @@ class Chat:
         """Return the name of a policy; a function is found again by its own."""
         if not callable(context):
             return context
-        name = getattr(context, "__name__", "")
-        if not name.isidentifier():
-            raise SettingError("a function that chooses what is sent needs a name: define it with def")
-        self._asker.policies[name] = context
-        return str(name)
+        return self._asker.policy_of(context)
 
     def context(self, text: str = "") -> Context:
         """Return what the next request would hold, with *text* as its prompt.
@@ -233,12 +228,12 @@ class Chat:
         self._sessions.delete(self.name)
 
     def set(self, **settings: Any) -> None:
-        """Change the conversation's own settings: ``model``, ``system``, any request parameter; ``""`` unsets."""
+        """Change the conversation's own settings: ``model``, ``system``, any request parameter; None unsets."""
         session = self._session
         if "context" in settings:
             settings["context"] = self._named(settings["context"])
         with self._sessions.idle(session.name) if session.name in self._sessions else nullcontext():
-            session.set(checked(settings))
+            session.set(checked({key: "" if value is None else value for key, value in settings.items()}))
 
     def pin(self, number: int) -> None:
         """Send turn #*number* even when not everything can be."""

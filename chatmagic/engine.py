@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chatmagic.asking import Ask, Came
@@ -110,10 +110,9 @@ def run_turn(
     pinned = begin.pinned | ({instead.number or 0} if instead and go_on else set())
     history = History(session.upto(instead if go_on else begin.head), asked.system, GO_ON if go_on else prompt, pinned)
     ask = Ask(planner or Planner(Gauge(estimate)), client.facts(asked.model, asked.parameters), history, asked, budget)
-    purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, "%chat set max_cost=AMOUNT")]
-    purses += [purse] if purse else []
-    for each in purses:
-        each.check(ask.most_cost())
+    raised = f"max_cost=AMOUNT in {session.name!r} (%chat set, --set)"
+    purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, raised), *([purse] if purse else [])]
+    ask.hold(purses)
     request = Request(asked.model, ask.context.messages, asked.parameters, stream, session.tree.key)
     reply = _Reply(list(notices), instead.reply if instead and go_on else "")
     try:
@@ -139,7 +138,7 @@ def run_turn(
         )
         if not once:
             reply.notices += _what_goes(session, turn, instead, undo)
-            turn = session.add(turn)
+            turn = session.add(turn, instead)
             _tell(on_turn, session, turn)
         renderer.finish(session.name, turn, reply.notices)
     if reply.bug is not None:
@@ -235,13 +234,15 @@ class _Reply:
             case Reasoning(text):
                 self._thoughts.append(text)
             case Used(usage):
-                self.usage = usage
+                # Some report in parts.
+                parts = {name: value for name, value in asdict(usage).items() if value is not None}
+                self.usage = replace(self.usage, **parts)
             case Finished(reason):
                 self.finish = reason
             case Sending(endpoint):
                 self.endpoint = endpoint
                 # Nothing of a try that failed belongs to the next one.
-                self.usage, self.finish = Usage(), None
+                self.usage, self.finish, self.refused = Usage(), None, False
                 self._parts.clear()
                 self._thoughts.clear()
             case Remark(text):
@@ -349,8 +350,10 @@ def _told_of_moves(name: str, ask: Ask, events: Iterator[Event]) -> Iterator[Eve
     for event in events:
         yield event
         if isinstance(event, Sending) and before not in (None, event.endpoint):
-            count = len(ask.context.turns)
-            along = f"{count} turn{'' if count == 1 else 's'} of history"
+            count, what = len(ask.context.turns), "turn"
+            if ask.context.sent is None:  # somebody's function has made its own messages
+                count, what = len(ask.context.messages) - 1, "message"
+            along = f"{count} {what}{'' if count == 1 else 's'} of history"
             yield Remark(f"{name!r} moves from {before} to {event.endpoint}, with {along}")
             before = None
 
@@ -362,6 +365,7 @@ def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry)
         try:
             yield from client.stream(request)
         except RequestError as exc:
+            reply.refused = not reply.text.strip()
             wait = 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25) if exc.retry_after is None else exc.retry_after  # noqa: S311 - no secret
             if reply.text.strip() or not exc.retryable or attempt >= retry.tries or wait > retry.longest:
                 if attempt > 1:

@@ -48,12 +48,14 @@ Place = Literal["within", "here", "elsewhere"]
 class Facts:
     """What is known of a model before it is asked: who it is, its context *window* (tokens), and its price.
 
+    The window may be known by the user's *own* word, which wins over what anybody else says or shows.
     *cost* says how many USD a request costs at today's price; None is unknown. *where* it is asked: within this
     process, on this machine, or elsewhere.
     """
 
     reader: Reader
     window: int | None = None
+    own: bool = False
     cost: Callable[[Usage], float | None] = lambda _: None
     where: Place = "elsewhere"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.messages import Cell, Turn
+from chatmagic.conversation.policy import OURS
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
@@ -247,8 +249,27 @@ class Kernel:
         return self._planner
 
     def _policy(self, name: str) -> object:
-        names = self.magics.shell.user_ns if self.magics else {}
-        return names.get(name, self.policies.get(name))
+        return self.policies.get(name) or self._names.get(name)
+
+    @property
+    def _names(self) -> Mapping[str, Any]:
+        """What the notebook has defined."""
+        return self.magics.shell.user_ns if self.magics else {}
+
+    def policy_of(self, function: Callable[..., Any]) -> str:
+        """Return a name by which a *function* that chooses what is sent is found again.
+
+        A function of the notebook is found by its own: when it is defined anew, the new one is meant.
+        """
+        name = getattr(function, "__name__", "")
+        if name.isidentifier() and self._names.get(name) is function and name not in OURS:
+            return str(name)
+        known = (each for each, other in self.policies.items() if other is function)
+        stem = name if name.isidentifier() else "function"
+        free = (f"{stem}_{number}" for number in itertools.count(1))
+        key = next(known, None) or next(each for each in free if each not in self.policies and each not in self._names)
+        self.policies[key] = function
+        return key
 
     def preview(self, session: Session, prompt: str = "") -> Preview:
         """Return what the next request of *session* holds.
@@ -263,7 +284,7 @@ class Kernel:
         asked = session.settings.over(self.defaults)
         policy = asked.context or "budget"
         facts = self.connected().facts(asked.model or "", asked.parameters)
-        limits = limits_of(facts, asked, self._budget, self.planner.gauge).under(policy)
+        limits = limits_of(facts, asked, self._budget, self.planner.gauge)
         history = History(session.turns, asked.system, prompt, session.state.pinned)
         context = self.planner.plan(policy, history, limits)
         return Preview(session.name, policy, history, limits, context, self.planner.gauge, facts.cost)

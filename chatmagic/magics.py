@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
@@ -123,6 +124,12 @@ class ChatMagic(Magics):
         from chatmagic.provider.models import checked
 
         return _validated(checked, proposal["value"])
+
+    @validate("max_cost")
+    def _an_amount(self, proposal: dict[str, Any]) -> float | None:
+        if proposal["value"] is not None and not isfinite(proposal["value"]):
+            raise TraitError(f"max_cost is an amount of USD, or None, not {proposal['value']!r}")
+        return proposal["value"]  # type: ignore[no-any-return]  # a trait's value is Any
 
     @validate("context")
     def _read(self, proposal: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ class FakeClient:
     ) -> None:
         self.requests: list[Request] = []
         self.window = window
+        self.own = False
         self.cost = cost
         self.where = where
         self.listed: dict[str, list[str]] = {}
@@ -35,7 +36,7 @@ class FakeClient:
 
     def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:  # noqa: ARG002 - the Protocol's shape
         """Return what the fake was made with."""
-        return Facts(("fake", model), self.window, self.cost, self.where)
+        return Facts(("fake", model), self.window, self.own, cost=self.cost, where=self.where)
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Yield the next answer."""

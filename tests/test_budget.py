@@ -10,12 +10,12 @@ import pytest
 
 from chatmagic.conversation.context import Planner
 from chatmagic.conversation.estimate import estimate
-from chatmagic.conversation.messages import Turn, Usage
+from chatmagic.conversation.messages import Cell, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.spending import Purse, Spent
 from chatmagic.conversation.tokens import Gauge
-from chatmagic.engine import run_turn
+from chatmagic.engine import Retry, run_turn
 from chatmagic.errors import ContextOverflowError, InterruptedTurnError, RequestError, SpendingError
 from chatmagic.events import Delta, Event, Finished, Reasoning, Remark, Sending, Used
 from chatmagic.provider.client import OpenAIClient
@@ -193,13 +193,13 @@ def test_our_settings_are_no_parameters() -> None:
 
 def test_a_changed_system_prompt_is_said_where_it_costs() -> None:
     """Above the size from which on providers cache, a changed system prompt is worth a line; below it is not."""
-    room = Room(FakeClient(used("a", 200), used("b", 2000), used("c", 2100)))
-    room.ask()
-    room.ask(options=Settings({"system": "Be brief."}))
+    room = Room(FakeClient(used("a", 200), used("b", 1300), used("c", 2100)))
+    room.ask(LONG)
+    room.ask(LONG * 4, options=Settings({"system": "Be brief."}))
     assert room.view.notices == []
 
     room.ask(options=Settings({"system": "Be kind."}))
-    assert room.view.notices == ["the system prompt has changed, so nothing of the ~2,005 tokens so far is cached"]
+    assert room.view.notices == ["the system prompt has changed, so nothing of the ~1,305 tokens so far is cached"]
 
 
 # Overflow
@@ -260,6 +260,30 @@ def test_nothing_to_cut_is_an_error_at_once() -> None:
     assert len(room.client.requests) == 1
 
 
+def test_a_window_that_cannot_be_is_not_kept() -> None:
+    """A server that names a nonsense window is not believed: the next, shorter prompt is sent."""
+    room = Room(FakeClient("a", "b", too_long(window=1), "fine"))
+    room.ask()
+    room.ask()
+    with pytest.raises(ContextOverflowError):
+        room.ask(LONG * 20)
+
+    assert room.ask(LONG).reply == "fine"
+    assert room.planner.gauge.windows == {}
+
+
+def test_the_users_word_about_a_window_wins() -> None:
+    """A window that was learnt yields to what the user says."""
+    client = FakeClient(*["word " * 50] * 10, too_long(window=600, size=1000), window=600)
+    room = Room(client)
+    for _ in range(11):
+        room.ask()
+    client.window, client.own = 100_000, True
+    room.ask("go on", defaults=Settings({"model": "m", "context": "all"}))
+
+    assert len(client.requests[-1].messages) == 2 * 11 + 1
+
+
 def test_an_overflow_of_all_is_an_error() -> None:
     """Who wants everything sent gets no cut that he has not asked for."""
     room = Room(FakeClient("a", "b", too_long(window=600)), defaults=Settings({"model": "m", "context": "all"}))
@@ -299,13 +323,15 @@ def test_an_overflow_over_the_wire() -> None:
 
 def test_a_silent_drop_is_said() -> None:
     """A server that counts far less than it was sent has dropped the beginning; the next request fits its window."""
-    client = FakeClient(*[used("word " * 100, 1200 * n - 100, 100) for n in (1, 2, 3)], used("a", 2048), where="here")
+    client = FakeClient(used("word " * 100, 600, 100), used("word " * 100, 1300, 100), used("a", 2048), where="here")
     room = Room(client)
-    for _ in range(4):
-        room.ask("word " * 1090)
+    for count in (590, 590, 2500):
+        room.ask("word " * count)
+    sent = room.session.turns[2].sent
+    assert sent
     assert room.view.notices == [
-        f"fake has read 2,048 tokens where ~{room.session.turns[3].sent.tokens:,} were sent: it seems to drop the "  # type: ignore[union-attr]
-        "beginning. 2,048 is taken as the window of 'm' from now on"
+        f"fake has read 2,048 tokens where ~{sent.tokens:,} were sent: it seems to drop the beginning; 2,048 is taken "
+        "as the window of 'm' from now on; if it is not, set ChatMagic.models"
     ]
 
     room.ask("go on")
@@ -322,6 +348,46 @@ def test_a_prompt_that_is_too_long_is_not_sent() -> None:
 
     assert len(room.client.requests) == 1
     assert len(room.session.turns) == 1
+
+
+def test_pins_stay_with_the_cell() -> None:
+    """A pinned turn whose cell runs again, or that is asked once more, is replaced by a pinned one."""
+    room = Room(FakeClient())
+    for _ in range(2):
+        for name in ("c1", "c2", "c3"):
+            room.ask("a", cell=Cell(name, str(len(room.session.tree.turns))))
+            if name == "c2":
+                room.session.pin(2)
+    assert [turn.number for turn in room.session.turns] == [4, 5, 6]
+    assert room.session.state.pinned >= {5}
+
+    room.session.go(5)
+    last = room.session.turns[-1]
+    turn = room.ask("a", instead=last, start=room.session.again(last))
+    assert turn.number in room.session.state.pinned
+
+
+def test_a_copy_of_a_pinned_turn_is_not_pinned() -> None:
+    """A cell that appends another turn leaves the pin where it is."""
+    room = Room(FakeClient())
+    room.ask("a", cell=Cell("c1", "1"))
+    room.session.pin(1)
+    room.ask("a", cell=Cell("c1", "2"), start=room.session.state)
+
+    assert room.session.state.pinned == {1}
+
+
+def test_a_move_says_how_much_goes_along() -> None:
+    """What a function has chosen is counted in messages, when it goes to another endpoint."""
+    here = FakeClient()
+    room = Room(here)
+    room.planner = Planner(Gauge(estimate), {"mine": lambda messages: [*messages]}.get)
+    room.ask()
+    room.ask()
+    events: list[Event | BaseException] = [Sending("there"), Delta("a"), Finished("stop")]
+    room.ask(client=FakeClient(events), defaults=Settings({"model": "m", "context": "mine"}))
+
+    assert room.view.notices == ["'main' moves from fake to there, with 4 messages of history"]
 
 
 # What it costs
@@ -424,14 +490,95 @@ def test_the_turn_that_would_pass_the_limit_fails(whose: str) -> None:
     limited = limits[whose]
     for _ in range(5):
         room.ask(**limited)
-    with pytest.raises(
-        SpendingError, match=r"has spent \$10.00 of \$13.00, and this turn may cost up to \$\d.*nothing was sent. %c"
-    ):
+    with pytest.raises(SpendingError, match=r"has spent \$10.00 of \$13.00, and this turn may cost up to ~\$\d+"):
         room.ask("word " * 200, **limited)
     assert len(room.client.requests) == 5
 
     room.ask("word " * 200, options=Settings({"max_cost": 100}))
     assert len(room.client.requests) == 6
+
+
+def test_a_limit_without_a_price_is_said() -> None:
+    """Where there is no price a limit cannot hold, and that is said each time, before anything is sent."""
+    room = Room(FakeClient())
+    room.ask(options=Settings({"max_cost": 1}))
+
+    assert room.view.notices == ["max_cost cannot hold here: 'm' has no known price; give it in ChatMagic.models"]
+    assert isinstance(room.view.events[0], Remark)
+
+
+def test_what_is_under_way_counts_for_the_limit() -> None:
+    """Two that ask at the same time do not pass the limit together."""
+    spent = Spent()
+    first, second = (Purse(spent, "this kernel", 1.0, "more") for _ in range(2))
+    first.hold(0.9, sure=True)
+
+    with pytest.raises(SpendingError):
+        second.hold(0.9, sure=True)
+    spent.release(0.9)
+    second.hold(0.9, sure=True)
+
+
+def test_what_a_refusal_has_held_is_free_again() -> None:
+    """A turn that one limit has refused takes nothing from the other, and neither does one that failed."""
+    room = Room(FakeClient(RequestError("no", status=400), used("a", 100, 50), cost=price))
+    kernel: dict[str, Any] = {"purse": Purse(room.spent, "this kernel", 13.0, "more")}
+    for _ in range(3):
+        with pytest.raises(SpendingError):
+            room.ask(**kernel, options=Settings({"max_cost": 0.1}))
+    with pytest.raises(RequestError):
+        room.ask(**kernel)
+
+    assert room.ask(**kernel)
+
+
+def test_a_stop_between_two_tries_is_not_paid() -> None:
+    """Who stops while we wait to ask a busy server again has got nothing."""
+
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    room = Room(FakeClient([Sending("fake"), RequestError("busy", retryable=True)], cost=price))
+    with pytest.raises(InterruptedTurnError):
+        room.ask(retry=Retry(sleep=stop))
+
+    assert room.spent.requests == 0
+
+
+def test_a_report_in_parts_is_one() -> None:
+    """What a server reports in two pieces is put together."""
+    events: list[Event | BaseException] = [
+        Sending("fake"),
+        Used(Usage(100, None, 40)),
+        Delta("a"),
+        Used(Usage(None, 50)),
+        Finished("stop"),
+    ]
+
+    assert Room(FakeClient(events)).ask().usage == Usage(100, 50, 40)
+
+
+def test_half_a_report_is_half_guessed() -> None:
+    """Where only the prompt was counted, the reply is guessed, and the cost carries its mark."""
+    events: list[Event | BaseException] = [
+        Sending("fake"),
+        Delta("word " * 40),
+        Used(Usage(100, None)),
+        Finished("stop"),
+    ]
+    room = Room(FakeClient(events, cost=price))
+    turn = room.ask()
+
+    assert turn.usage == Usage(100, None)
+    assert room.spent.guessed
+    assert room.spent.cost == pytest.approx(1.8, rel=0.1)
+
+
+def test_what_is_free_is_free_without_a_report() -> None:
+    """A server of one's own that reports nothing costs nothing all the same."""
+    room = Room(FakeClient([Sending("fake"), Delta("a"), Finished("stop")], cost=lambda _: 0.0))
+
+    assert room.ask().usage == Usage(cost=0.0)
 
 
 def test_free_requests_pass_every_limit() -> None:

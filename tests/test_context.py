@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from chatmagic.conversation.context import Context, History, Limits, Planner
+from chatmagic.conversation.context import Context, History, Limits, Planner, spans
+from chatmagic.conversation.learning import learn, overflowed
 from chatmagic.conversation.messages import Message, Sent, Turn, Usage
 from chatmagic.conversation.tokens import Gauge
 from chatmagic.errors import ContextOverflowError, SettingError
@@ -29,7 +31,7 @@ def said(count: int) -> str:
 class Talk:
     """A conversation whose server counts words, and 3 tokens for a request and 4 for each message."""
 
-    def __init__(self, policy: str = "budget", **limits: int) -> None:
+    def __init__(self, policy: str = "budget", **limits: Any) -> None:
         self.planner = Planner(Gauge(words))
         self.policy = policy
         self.limits = Limits(READER, **limits)
@@ -46,7 +48,7 @@ class Talk:
         """Say so many words, and get so many back."""
         context = self.plan(said(prompt))
         usage = Usage(counted(context.messages), reply) if self.reports else Usage()
-        report = self.planner.learn(context, READER, said(reply), usage)
+        report = learn(self.planner.gauge, context, self.limits, said(reply), usage)
         number = len(self.turns) + 1
         turn = Turn(said(prompt), said(reply), number=number, endpoint="here", model="m", usage=usage)
         self.turns.append(replace(turn, sent=context.sent, size=report.size))
@@ -274,16 +276,78 @@ def test_a_changed_system_prompt_counts_anew() -> None:
 def test_a_dropped_beginning_is_noticed() -> None:
     """A server that counts far less than was sent has dropped the beginning: that is its window, and no calibration."""
     talk = Talk("all")
-    for _ in range(3):
-        talk.ask(1000, 100)
+    talk.ask(1000, 100)
     before = talk.plan("word").tokens
-    context = talk.plan(said(1000))
-    report = talk.planner.learn(context, READER, "reply", Usage(2048, 1))
+    context = talk.plan(said(3000))
+    report = learn(talk.planner.gauge, context, talk.limits, "reply", Usage(2048, 1))
 
     assert report.read == 2048
     assert talk.planner.gauge.windows[READER] == 2048
     assert talk.plan("word").tokens == before
     assert report.size == context.tokens + 1
+
+
+def test_a_count_that_does_not_grow_is_noticed_sooner() -> None:
+    """A request that only grew, and is counted no longer than the last one, has lost its beginning."""
+    talk = Talk("all")
+    for _ in range(4):
+        talk.ask(500, 100)
+    before = talk.turns[-1].usage.input_tokens
+    context = talk.plan(said(300))
+
+    assert before
+    assert learn(talk.planner.gauge, context, talk.limits, "reply", Usage(before, 1)).read == before
+
+
+@pytest.mark.parametrize(
+    ("turn", "reported"),
+    [
+        (Turn(said(190), said(300), usage=Usage(197, 12_000), size=12_197), 700),
+        (Turn(said(190), said(300), usage=Usage(6_400, 300), size=6_700), 710),
+        (Turn(said(190), f"[THINK]{said(9000)}[/THINK] yes", usage=Usage(197, 9_001), size=9_198), 406),
+        (Turn(said(190), said(300), usage=Usage(197, 300), size=497), 30),
+    ],
+    ids=["hidden thoughts", "pages of the web", "thoughts aloud", "cached tokens not counted"],
+)
+def test_what_is_no_drop(turn: Turn, reported: int) -> None:
+    """What a server counts beside what it is sent, and what it never counts, is taken for no window."""
+    talk = Talk("all")
+    context = talk.plan(turn.prompt)
+    talk.turns.append(replace(turn, number=1, endpoint="here", model="m", sent=context.sent))
+    report = learn(talk.planner.gauge, talk.plan(said(200)), talk.limits, "yes", Usage(reported, 1))
+
+    assert report.read is None
+    assert talk.planner.gauge.windows == {}
+
+
+def test_a_known_window_is_not_doubted() -> None:
+    """A server whose window is known, and large enough, has not dropped anything."""
+    talk = Talk("all", window=100_000)
+    talk.ask(1000, 100)
+    context = talk.plan(said(3000))
+
+    assert learn(talk.planner.gauge, context, talk.limits, "reply", Usage(2048, 1)).read is None
+
+
+def test_hidden_thoughts_are_not_sent_again() -> None:
+    """A reply for which far more was reported than it has words counts as long as it looks."""
+    talk = Talk("all")
+    context = talk.plan(said(100))
+    report = learn(talk.planner.gauge, context, talk.limits, said(50), Usage(107, 5000))
+
+    assert report.size == pytest.approx(157, abs=5)
+
+
+def test_an_absurd_report_is_not_believed() -> None:
+    """What cannot be is neither learnt nor carried on."""
+    talk = Talk("all")
+    talk.ask(100)
+    before = talk.plan(said(10)).tokens
+    context = talk.plan(said(10))
+    report = learn(talk.planner.gauge, context, talk.limits, "yes", Usage(10**11, 1))
+
+    assert report.size == pytest.approx(before + 1, abs=1)
+    assert talk.plan(said(10)).tokens == before
 
 
 def test_a_larger_request_that_was_read_corrects_the_window() -> None:
@@ -300,12 +364,12 @@ def test_thoughts_that_a_template_removes_are_no_drop() -> None:
     talk = Talk("all")
     context = talk.plan(said(10))
     reply = f"<think>{said(900)}</think> yes"
-    report = talk.planner.learn(context, READER, reply, Usage(17, 901))
+    report = learn(talk.planner.gauge, context, talk.limits, reply, Usage(17, 901))
     turn = Turn(said(10), reply, number=1, endpoint="here", model="m", sent=context.sent, size=report.size)
     talk.turns.append(turn)
     following = talk.plan("word")
 
-    assert talk.planner.learn(following, READER, "yes", Usage(27, 1)).read is None
+    assert learn(talk.planner.gauge, following, talk.limits, "yes", Usage(27, 1)).read is None
     assert talk.planner.gauge.windows == {}
 
 
@@ -316,23 +380,24 @@ def test_thoughts_that_a_template_removes_are_no_calibration() -> None:
     before = talk.planner.gauge.request(READER, [Message("user", said(100))])
     thinks = History([Turn("a", f"<think>{said(300)}</think> yes", number=1)], None, said(100))
     context = talk.planner.plan("all", thinks, replace(talk.limits, reader=READER))
-    talk.planner.learn(context, READER, "yes", Usage(115, 1))
+    learn(talk.planner.gauge, context, talk.limits, "yes", Usage(115, 1))
 
     assert talk.planner.gauge.request(READER, [Message("user", said(100))]) == pytest.approx(before, abs=3)
 
 
-def test_an_overflow_is_learnt() -> None:
-    """What the server says about its window holds from then on, and what is sent again is shorter."""
+def test_an_overflow_makes_the_request_shorter() -> None:
+    """What the server says about its window holds for what is sent again, and is not remembered before that worked."""
     talk = Talk()
-    for _ in range(20):
+    for _ in range(8):
         talk.ask()
     context = talk.plan()
-    limits = talk.planner.overflowed(context, talk.limits, ContextOverflowError("no", window=300, size=600))
+    limits = overflowed(talk.planner.gauge, context, talk.limits, ContextOverflowError("no", window=220, size=250))
+    assert limits
     shorter = talk.planner.plan("budget", History(talk.turns, None, "word"), limits)
 
-    assert talk.planner.gauge.windows[READER] == 300
+    assert talk.planner.gauge.windows == {}
     assert shorter.cut
-    assert counted(shorter.messages) < 300
+    assert counted(shorter.messages) < 220
 
 
 def test_an_overflow_that_says_nothing_is_cut_all_the_same() -> None:
@@ -341,10 +406,45 @@ def test_an_overflow_that_says_nothing_is_cut_all_the_same() -> None:
     for _ in range(20):
         talk.ask()
     context = talk.plan()
-    limits = talk.planner.overflowed(context, talk.limits, ContextOverflowError("no"))
+    limits = overflowed(talk.planner.gauge, context, talk.limits, ContextOverflowError("no"))
+    assert limits
     shorter = talk.planner.plan("budget", History(talk.turns, None, "word"), limits)
 
     assert counted(shorter.messages) < counted(context.messages) / 2
+
+
+def test_an_overflow_by_the_reply_cuts_nothing() -> None:
+    """A request that is far shorter than the window is refused for the length of its reply: no cut mends that."""
+    talk = Talk(room=8000)
+    for _ in range(20):
+        talk.ask()
+
+    assert overflowed(talk.planner.gauge, talk.plan(), talk.limits, ContextOverflowError("no", window=8192)) is None
+
+
+def test_a_window_is_never_smaller_than_what_was_read() -> None:
+    """A server that names less than it has read by itself is not believed."""
+    talk = Talk()
+    for _ in range(8):
+        talk.ask()
+    limits = overflowed(talk.planner.gauge, talk.plan(), talk.limits, ContextOverflowError("no", window=1))
+
+    assert limits
+    assert limits.window == talk.planner.gauge.most_read[READER]
+
+
+def test_a_large_limit_of_the_reply_keeps_half_for_the_history() -> None:
+    """A limit for replies that is as large as the window is no reason to forget everything."""
+    assert Limits(READER, window=4096, room=4096).most == 2048
+
+
+def test_spans() -> None:
+    """Turns are named by spans that hold nothing else."""
+    turns = [Turn("", "", number=number) for number in range(1, 10)]
+
+    assert spans(turns[1:5], turns[5:]) == "#2 to #5"
+    assert spans([turns[1], *turns[3:6], turns[8]], [turns[0], turns[2], turns[7]]) == "#2, #4 to #6, #9"
+    assert spans([], turns) == ""
 
 
 # Policies of somebody's own
@@ -373,15 +473,16 @@ def test_own_policy() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (None, "no context policy 'mine'"),
-        (lambda _: 1 / 0, "the context policy 'mine' failed with ZeroDivisionError: division by zero"),
-        (lambda _: [], "must return messages of which the last is the user's"),
-        (lambda messages: messages[:1], "must return messages of which the last is the user's"),
+        (None, "there is no function 'mine' for the context. Otherwise it is all, last:4"),
+        (lambda _: 1 / 0, r"mine, which chooses the context, failed: ZeroDivisionError: division by zero \(line \d+\)"),
+        (lambda _: [], r"mine, .* returned \[\]: it must return messages, of which the last is the new prompt"),
+        (lambda messages: messages[:1], "it must return messages, of which the last is the new prompt"),
         (lambda _: ["hi"], r"returns messages \(role and content\), not 'hi'"),
         (lambda _: [{"role": "tool", "content": "x"}], "returns messages"),
-        (lambda _: None, "failed with TypeError"),
+        (lambda _: None, "returned None: it must return messages"),
+        (lambda _: "hi", "returned 'hi': it must return messages"),
     ],
-    ids=["no function", "raises", "nothing", "no prompt", "texts", "another role", "none"],
+    ids=["no function", "raises", "nothing", "no prompt", "texts", "another role", "none", "a text"],
 )
 def test_own_policy_that_cannot_be(function: object, message: str) -> None:
     """What cannot be sent is an error that names the function."""

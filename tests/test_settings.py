@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -151,6 +152,61 @@ def test_reserved(key: str) -> None:
     """The words that chatmagic keeps for itself are refused, not sent to the server as parameters."""
     with pytest.raises(SettingError, match=f"^'{key}' cannot be set: the word is kept for chatmagic"):
         checked({key: "x"})
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("max_costs", "Did you mean max_cost?"),
+        ("maxcost", "Did you mean max_cost?"),
+        ("contxt", "Did you mean context?"),
+        ("budget", "Did you mean context=budget:50000"),
+    ],
+)
+def test_slip(key: str, told: str) -> None:
+    """What is all but a word of ours is not sent to a server that knows nothing of it."""
+    with pytest.raises(SettingError, match=f"^no setting {key!r}. {told}"):
+        checked({key: "1"})
+
+
+@pytest.mark.parametrize("key", ["content", "max_tokens", "mode", "cost", "max_completion_tokens"])
+def test_no_slip(key: str) -> None:
+    """What a server may know is a parameter."""
+    assert checked({key: 1}).parameters == {key: 1}
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("last", "last takes a whole number, say last:4"),
+        ("last:two", "last takes a whole number, say last:4"),
+        ("last:-1", "last takes a whole number"),
+        ("budget:0", "budget takes a whole number, say budget:50000"),
+        ("budget:1e4", "budget takes a whole number"),
+        ("budget:", "budget takes a whole number"),
+        ("all:3", "it is all, last:4"),
+        ("mine:3", "it is all, last:4"),
+        ("a b", "it is all, last:4"),
+        ("<lambda>", "it is all, last:4"),
+    ],
+)
+def test_policy_that_cannot_be(policy: str, told: str) -> None:
+    """A policy that cannot be is refused with what it lacks."""
+    with pytest.raises(SettingError, match=re.escape(f"context cannot be {policy!r}: {told}")):
+        checked({"context": policy})
+
+
+@pytest.mark.parametrize("policy", ["all", "last:0", "last:12", "budget", "budget:8000", "mine", "méthode_2"])
+def test_policy(policy: str) -> None:
+    """A policy of ours, or the name of a function, is a setting."""
+    assert checked({"context": policy}).context == policy
+
+
+@pytest.mark.parametrize("amount", [-1, "two", True, None, [1], "$2"])
+def test_amount_that_cannot_be(amount: object) -> None:
+    """A limit of cost is an amount."""
+    with pytest.raises(SettingError, match="max_cost must be an amount of USD from 0 up"):
+        checked({"max_cost": amount})
 
 
 @pytest.mark.parametrize("key", ["model", "system", "context"])

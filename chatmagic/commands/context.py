@@ -12,13 +12,15 @@ __all__ = ["VERBS"]
 
 
 def _context(desk: Desk, values: dict[str, Any]) -> Answer:
-    preview = desk.edge.preview(desk.sessions.find(values["name"] or desk.sessions.current))
+    name = values["name"]
+    preview = desk.edge.preview(desk.session(name) if name else desk.sessions.find(desk.sessions.current))
     return preview.json() if values["json"] else preview.page()
 
 
 def _usage(desk: Desk, values: dict[str, Any]) -> Answer:
-    session = desk.session(values["name"])
-    return bill(session, desk.sessions.spent) if session.turns else f"{session.name!r} is empty."
+    name = values["name"]
+    session = desk.session(name) if name else desk.sessions.find(desk.sessions.current)
+    return bill(session, desk.sessions.spent)
 
 
 VERBS = {

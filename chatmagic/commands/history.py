@@ -60,11 +60,11 @@ def _edit(desk: Desk, values: dict[str, Any]) -> Answer:
 def _pin(desk: Desk, values: dict[str, Any]) -> Answer:
     number = turn_number(values["n"])
     with desk.sessions.idle(desk.sessions.current) as session:
+        now = session.standing_for(number).number
+        which = f"Turn #{now}" if now == number else f"Turn #{now}, in the place of #{number},"
         if not session.pin(number):
-            return f"Turn #{number} of {session.name!r} is pinned already; nothing has changed."
-    return (
-        f"Turn #{number} of {session.name!r} stays in what is sent if not everything can be. %chat undo takes it back."
-    )
+            return f"{which} of {session.name!r} is pinned already; nothing has changed."
+    return f"{which} of {session.name!r} stays in what is sent if not everything can be. %chat undo takes it back."
 
 
 def _unpin(desk: Desk, values: dict[str, Any]) -> Answer:

@@ -17,7 +17,7 @@ def broken_by(turn: Turn) -> str:
     before, cached = turn.parent, turn.usage.cached_tokens
     if before is None or (before.size or 0) < KEPT_FROM or cached is None:
         return ""
-    return "" if cached * 2 >= (before.size or 0) else "; ".join(_changes(before, turn)) or "for no known reason"
+    return "" if cached * 2 >= (before.size or 0) else ", ".join(_changes(before, turn)) or "for no known reason"
 
 
 def _changes(before: Turn, turn: Turn) -> list[str]:

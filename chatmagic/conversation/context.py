@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatmagic.conversation.messages import Message, Sent, Turn, Usage
-from chatmagic.conversation.policy import read_policy
+from chatmagic.conversation.messages import Message, Sent, Turn
+from chatmagic.conversation.policy import KNOWN, read_policy
 from chatmagic.conversation.tokens import Gauge, Reader
 from chatmagic.errors import ChatMagicError, ContextOverflowError, SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["BUDGET", "Context", "ContextPolicy", "History", "Limits", "Planner", "Report"]
+__all__ = ["BUDGET", "Context", "ContextPolicy", "History", "Limits", "Planner", "spans"]
 
 BUDGET = 200_000
 """Tokens that a request may have if nobody says otherwise: below the price step at 272,000."""
@@ -44,13 +46,14 @@ class History:
 class Limits:
     """How long a request to *reader* may be, in tokens: its context *window* and the *budget*; None is unknown.
 
-    *room* is what the reply may take of the window.
+    *room* is what the reply may take of the window, which may be known by the user's *own* word.
     """
 
     reader: Reader
     window: int | None = None
     budget: int = BUDGET
     room: int | None = None
+    own: bool = False
 
     def under(self, policy: str) -> Limits:
         """Return the limits that hold under *policy*, which may name a budget of its own."""
@@ -62,11 +65,12 @@ class Limits:
         """How long a request may grow until its history is cut."""
         if self.window is None:
             return self.budget
-        room = min(8_192, self.window // 4) if self.room is None else min(self.room, self.window - 1)
+        # Many give a limit that is just large; half of the window is for what was said before.
+        room = min(8_192, self.window // 4) if self.room is None else min(self.room, self.window // 2)
         return min(self.budget, self.window - room)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Context:
     """What a request holds: its *messages*, the *turns* among them, and why others are *left_out*.
 
@@ -84,13 +88,9 @@ class Context:
     why: str = ""
     sent: Sent | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How long (tokens) the line is after a turn, and what a server has read that did not read all (else None)."""
-
-    size: int
-    read: int | None = None
+    def __repr__(self) -> str:
+        out = f", {spans(self.left_out, self.turns)} left out" if self.left_out else ""
+        return f"<context: {len(self.messages):,} messages, ~{self.tokens:,} tokens{out}>"
 
 
 class Planner:
@@ -114,61 +114,27 @@ class Planner:
             start = 0 if count is None else _start(history.turns, len(history.turns) - count)
             context = self._from(start, policy, history, limits.reader)
         else:
-            messages = _checked(name, self._named(name), history.messages(history.turns))
-            context = Context(messages, round(self.gauge.request(limits.reader, messages)))
+            context = self._chosen(name, history, limits.reader)
         if self._overflows(context.tokens, limits):
             takes = f"{limits.reader[1]!r} takes {limits.window:,}"
+            way_out = "--context budget cuts its history" if context.turns else "Shorten the prompt"
             raise ContextOverflowError(
-                f"the request would have ~{context.tokens:,} tokens, and {takes}. --context budget cuts its history",
+                f"the request would have ~{context.tokens:,} tokens, and {takes}. {way_out}; nothing was sent",
                 window=limits.window,
                 size=context.tokens,
             )
         return context
 
-    def learn(
-        self,
-        context: Context,
-        reader: Reader,
-        reply: str,
-        usage: Usage,
-        *,
-        thought: bool = False,
-        reads_all: bool = False,
-    ) -> Report:
-        """Take in what the server reported for *context* and its *reply*, before which the model may have *thought*.
-
-        A *reader* of whom it is sure that he *reads_all* has just another way of counting, if he counts far less.
-        """
-        gauge, reported = self.gauge, usage.input_tokens
-        dropped = False
-        if reported:
-            far = gauge.dropped(context.tokens, reported)
-            dropped = far and not reads_all and not _thinks_aloud(context.messages)
-            if dropped or reported > gauge.windows.get(reader, reported):
-                gauge.windows[reader] = reported
-        said = gauge.reply(reader, reply, usage, thought=thought)
-        if reported and not dropped:
-            self._calibrate(context, reader, reported)
-        if usage.output_tokens and said == usage.output_tokens - (usage.reasoning_tokens or 0) and not thought:
-            gauge.learn_reply(reader, reply, said)
-        sent = reported if reported and not dropped else context.tokens
-        return Report(round(sent + said), reported if dropped else None)
-
-    def _calibrate(self, context: Context, reader: Reader, reported: int) -> None:
-        if context.base is None:
-            if not _thinks_aloud(context.messages):
-                self.gauge.learn(reader, [message.content for message in context.messages], reported, whole=True)
-        elif reported > context.base and not _thinks_aloud(context.messages[-2:]):
-            self.gauge.learn(reader, [context.messages[-1].content], reported - context.base, whole=False)
-
-    def overflowed(self, context: Context, limits: Limits, exc: ContextOverflowError) -> Limits:
-        """Take in that *context* was too long, and return what holds from now on."""
-        if exc.size is not None and not self.gauge.dropped(context.tokens, exc.size):
-            self._calibrate(replace(context, base=None), limits.reader, exc.size)
-        window = exc.window or context.tokens - 1
-        self.gauge.windows[limits.reader] = window
-        # Whatever it was thought to be, this time it has to become shorter.
-        return replace(limits, window=min(window, context.tokens - 1))
+    def _chosen(self, name: str, history: History, reader: Reader) -> Context:
+        """Send what somebody's function chooses."""
+        messages = _checked(name, self._named(name), history.messages(history.turns))
+        chosen = set(map(id, messages))
+        turns: list[Turn] = []
+        left_out: list[Turn] = []
+        for turn in history.turns:
+            (turns if chosen & set(map(id, turn.messages)) else left_out).append(turn)
+        tokens = round(self.gauge.request(reader, messages))
+        return Context(messages, tokens, turns=turns, left_out=left_out, why=f"left out by {name}")
 
     def _from(self, start: int, policy: str, history: History, reader: Reader) -> Context:
         """Send the turns from number *start* on, and the pinned ones before them."""
@@ -182,13 +148,14 @@ class Planner:
         base = _base(turns, sent, reader)
         more = self.gauge.prompt(reader, history.prompt) if base else self.gauge.request(reader, messages)
         tokens = round((base or 0) + more)
-        why = f"--context {policy}" if policy.startswith("last") else "cut"
+        why = f"left out by {policy}" if policy.startswith("last") else "left out by an earlier cut"
         return Context(messages, tokens, base, turns, left_out, why=why, sent=replace(sent, tokens=tokens))
 
     def _within(self, policy: str, history: History, limits: Limits) -> Context:
         """Send what was sent before and the new prompt; where that is too long, cut the history once to half."""
         last = history.turns[-1].sent if history.turns else None
-        start = last.start if last and last.policy.startswith("budget") else 0
+        # Whoever has just named another budget may get back what the one before has left out.
+        start = last.start if last and last.policy == policy else 0
         whole = self._from(start, policy, history, limits.reader)
         if whole.tokens <= limits.most:
             return whole
@@ -209,7 +176,8 @@ class Planner:
         context = self._from(start, policy, history, limits.reader)
         tokens = round(stays + kept)
         sent = context.sent and replace(context.sent, tokens=tokens)
-        return replace(context, tokens=tokens, base=None, cut=free, why=_because(whole.tokens, limits), sent=sent)
+        why = _because(len(free), whole.tokens, limits)
+        return replace(context, tokens=tokens, base=None, cut=free, why=why, sent=sent)
 
     def _overflows(self, tokens: float, limits: Limits) -> bool:
         """True if a request of so many *tokens* will not do; where all is a guess, only if it is far from it."""
@@ -232,11 +200,6 @@ def _number(turn: Turn) -> int:
     return turn.number or 0
 
 
-def _thinks_aloud(messages: Sequence[Message]) -> bool:
-    # Many chat templates take such a part out of earlier replies.
-    return any("</think>" in message.content for message in messages if message.role == "assistant")
-
-
 def _start(turns: Sequence[Turn], place: int) -> int:
     """Return the number from which on the turns behind *place* are."""
     if place <= 0:
@@ -252,11 +215,25 @@ def _base(turns: Sequence[Turn], sent: Sent, reader: Reader) -> int | None:
     return last.size if last.sent.begins_like(sent) and _number(last) >= sent.start else None
 
 
-def _because(tokens: int, limits: Limits) -> str:
+def _because(count: int, tokens: int, limits: Limits) -> str:
     most = f"the budget of {limits.budget:,}"
     if limits.most < limits.budget:
-        most = f"fits, with a reply, into the {limits.window:,} of {limits.reader[1]!r}"
-    return f"with all of them the request would have ~{tokens:,} tokens, more than {most}"
+        most = f"fits, with a reply, into the window of {limits.reader[1]!r} ({limits.window:,})"
+    them = "it" if count == 1 else "all of them"
+    return f"with {them} the request would have ~{tokens:,} tokens, more than {most}"
+
+
+def spans(turns: Sequence[Turn], kept: Sequence[Turn]) -> str:
+    """Name *turns* by their numbers: ``#2 to #5, #7``; no turn that is *kept* lies within a span."""
+    between = sorted(map(_number, kept))
+    found: list[list[Turn]] = []
+    for turn in turns:
+        place = bisect_left(between, _number(turn))
+        if found and place == bisect_left(between, _number(found[-1][-1])):
+            found[-1].append(turn)
+        else:
+            found.append([turn])
+    return ", ".join(f"#{each[0].number}" + f" to #{each[-1].number}" * (len(each) > 1) for each in found)
 
 
 def _rounded_up(tokens: int) -> int:
@@ -267,19 +244,26 @@ def _rounded_up(tokens: int) -> int:
 def _checked(name: str, function: object, messages: list[Message]) -> list[Message]:
     """Return what somebody's *function* chooses of *messages*, if it can be sent."""
     if not callable(function):
-        raise SettingError(
-            f"no context policy {name!r}: all, last:4 (turns), budget, budget:50000 (tokens), or the name of a "
-            "function that takes the messages and returns those to send"
-        )
+        near = difflib.get_close_matches(name.lower(), ("budget", "all", "last:4"), n=1)
+        slip = f"Did you mean {near[0]}? " if near else ""
+        raise SettingError(f"there is no function {name!r} for the context. {slip}Otherwise {KNOWN}")
     try:
-        chosen = [_message(each) for each in function(messages)]
+        returned = function(messages)
+        chosen = None if returned is None or isinstance(returned, str) else list(returned)
     except ChatMagicError:
         raise
     except Exception as exc:
-        raise SettingError(f"the context policy {name!r} failed with {type(exc).__name__}: {exc}") from exc
-    if not chosen or chosen[-1].role != "user":
-        raise SettingError(f"the context policy {name!r} must return messages of which the last is the user's")
-    return chosen
+        line = traceback.extract_tb(exc.__traceback__)[-1].lineno
+        raise SettingError(
+            f"{name}, which chooses the context, failed: {type(exc).__name__}: {exc} (line {line})"
+        ) from exc
+    found = [_message(each) for each in chosen or ()]
+    if not found or found[-1].role != "user":
+        raise SettingError(
+            f"{name}, which chooses the context, returned {one_line(repr(returned), 60)}: it must return messages, "
+            "of which the last is the new prompt"
+        )
+    return found
 
 
 def _message(each: object) -> Message:

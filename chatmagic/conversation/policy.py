@@ -7,10 +7,17 @@ import re
 from chatmagic.errors import SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["POLICIES", "read_policy"]
+__all__ = ["KNOWN", "OURS", "POLICIES", "read_policy"]
 
 POLICIES = ("budget", "budget:", "last:", "all")
 """How the names of our own policies begin."""
+
+OURS = ("budget", "last", "all")
+
+KNOWN = (
+    "it is all, last:4 (turns), budget, budget:50000 (tokens), or the name of a function that takes the messages and "
+    "returns those to send"
+)
 
 
 def read_policy(text: str) -> tuple[str, int | None]:
@@ -19,11 +26,14 @@ def read_policy(text: str) -> tuple[str, int | None]:
     Raises:
         SettingError: there can be no such policy.
     """
-    match = re.fullmatch(r"(all|budget|last(?=:)|[^\W\d]\w*)(?::(\d{1,9}))?", text)
-    name, count = (match[1], int(match[2]) if match[2] else None) if match else ("", None)
-    if not name or (count is not None and name not in ("last", "budget")) or (name == "budget" and count == 0):
-        raise SettingError(
-            f"context cannot be {one_line(text, 60)!r}: all, last:4 (turns), budget, budget:50000 (tokens), "
-            "or the name of a function that takes the messages and returns those to send"
-        )
-    return name, count
+    name, colon, number = text.partition(":")
+    if not re.fullmatch(r"[^\W\d]\w*", name):
+        raise SettingError(f"context cannot be {one_line(text, 60)!r}: {KNOWN}")
+    if name in ("budget", "last") and (colon or name == "last"):
+        if not re.fullmatch("[0-9]{1,9}", number) or (name == "budget" and int(number) == 0):
+            example = "last:4 (turns)" if name == "last" else "budget:50000 (tokens)"
+            raise SettingError(f"context cannot be {one_line(text, 60)!r}: {name} takes a whole number, say {example}")
+        return name, int(number)
+    if colon:
+        raise SettingError(f"context cannot be {one_line(text, 60)!r}: {KNOWN}")
+    return name, None

@@ -169,8 +169,10 @@ class Session:
         turn = self.turn(number)
         if turn is None or turn in self or all(each.parent is not turn for each in self.tree.of_cell(cell.id or "")):
             return turn
-        heirs = (each for made in turn.cells for each in self.tree.of_cell(made.id or "") if each in self)
-        return next(heirs, turn)
+        try:
+            return self.standing_for(number)
+        except SessionError:
+            return turn
 
     def begin(self, cell: Cell) -> State:
         """Return where a turn of *cell* begins: where its earlier turns on the line began, else where the line ends."""
@@ -202,13 +204,45 @@ class Session:
         """What the turns of the line used together; a count that is unknown for one turn is unknown for all."""
         return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0, 0, 0.0))
 
-    def add(self, turn: Turn) -> Turn:
-        """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside."""
+    def add(self, turn: Turn, instead: Turn | None = None) -> Turn:
+        """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside.
+
+        It is pinned if the turn is whose place it takes: *instead*, or what its cell has made before.
+        """
         stored = self.tree.grow(turn)
         if self.edited is not None and self.edited.parent is turn.parent:
             self.edited = None
-        self._act(f"turn #{stored.number}", lambda state: replace(state, head=stored, line=stored.settings))
+        heir = {_number(stored)} if self._takes_a_pin(stored, instead) else set()
+        self._act(
+            f"turn #{stored.number}",
+            lambda state: replace(state, head=stored, line=stored.settings, pinned=state.pinned | heir),
+        )
         return stored
+
+    def _takes_a_pin(self, turn: Turn, instead: Turn | None) -> bool:
+        if not self.state.pinned:
+            return False
+        before = [each for cell in turn.cells for each in self.tree.of_cell(cell.id or "") if each is not turn]
+        pinned = [each for each in (instead, *before) if each and each.number in self.state.pinned]
+        if not pinned:
+            return False
+        stays = set(map(_number, self.upto(turn.parent)))
+        return any(_number(each) not in stays for each in pinned)
+
+    def standing_for(self, number: int) -> Turn:
+        """Return turn #*number* or, if it is not on the line, the one that has taken its place there.
+
+        Raises:
+            SessionError: there is no such turn on the line.
+        """
+        turn = self.tree[number]
+        if turn in self:
+            return turn
+        heirs = (each for made in turn.cells for each in self.tree.of_cell(made.id or "") if each in self)
+        if (heir := next(heirs, None)) is None:
+            there = f"%chat use {self.name} --at {number}"
+            raise SessionError(f"turn #{number} is not in the conversation {self.name!r} now. Go there first: {there}")
+        return heir
 
     def clear(self) -> int:
         """Stand before the first turn, with the session's own settings; return how many turns were set aside."""
@@ -259,9 +293,7 @@ class Session:
         Raises:
             SessionError: there is no such turn on the line.
         """
-        if self.tree[number] not in self:
-            there = f"%chat use {self.name} --at {number}"
-            raise SessionError(f"turn #{number} is not in the conversation {self.name!r} now. Go there first: {there}")
+        number = _number(self.standing_for(number))
         return self._act(f"pin {number}", lambda state: replace(state, pinned=state.pinned | {number}))
 
     def unpin(self, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ def checked(values: Mapping[str, Any]) -> Settings:
     for key, value in values.items():
         if key in FILLED_IN:
             raise SettingError(f"{key!r} cannot be set: chatmagic fills it in itself")
+        if key not in _OURS and (slip := _slip(key)):
+            raise SettingError(f"no setting {key!r}. {slip}")
         if key in _RESERVED:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
@@ -107,6 +110,14 @@ def checked(values: Mapping[str, Any]) -> Settings:
         {key: _copied(key, value) for key, value in values.items() if value != ""},
         frozenset(key for key, value in values.items() if value == ""),
     )
+
+
+def _slip(key: str) -> str:
+    """Say what *key* must mean, if it is so near to a word of ours that nobody can want it sent to a server."""
+    if key in ("budget", "max_budget", "token_budget"):
+        return "Did you mean context=budget:50000 (tokens)?"
+    near = [each for each in ("context", "max_cost") if difflib.SequenceMatcher(None, key, each).ratio() > 0.86]
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _is_amount(value: object) -> bool:

@@ -23,6 +23,7 @@ class Spent:
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost = 0.0
+        self._held = 0.0
         self.unpriced = 0
         self.guessed = False
         self._lock = threading.Lock()
@@ -37,17 +38,35 @@ class Spent:
             self.unpriced += used.cost is None
             self.guessed = self.guessed or guessed
 
+    def hold(self, cost: float, most: float | None) -> bool:
+        """Keep so much for a request that is under way; False: it could cost more than is left."""
+        with self._lock:
+            if most is not None and cost and self.cost + self._held + cost > most:
+                return False
+            self._held += cost
+            return True
+
+    def release(self, cost: float) -> None:
+        """The request is over."""
+        with self._lock:
+            self._held -= cost
+
     @property
     def amount(self) -> str:
         """The cost, written."""
         return f"{'~' * (self.guessed and self.cost > 0)}{dollars(self.cost)}"
 
+    @property
+    def unknown(self) -> str:
+        """What the cost lacks, written."""
+        requests = f"{self.unpriced:,} request{'' if self.unpriced == 1 else 's'}"
+        return f" (and {requests} of unknown price)" if self.unpriced else ""
+
     def __str__(self) -> str:
         about = "~" * self.guessed
-        unpriced = f" and {self.unpriced:,} of unknown price" if self.unpriced else ""
         requests = f"{self.requests:,} request{'' if self.requests == 1 else 's'}"
         tokens = f"{about}{self.input_tokens:,} tokens in, {about}{self.output_tokens:,} out"
-        return f"{requests}, {tokens}, {self.amount}{unpriced}"
+        return f"{requests}, {tokens}, {self.amount}{self.unknown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +78,20 @@ class Purse:
     most: float | None = None
     raised_by: str = ""
 
-    def check(self, cost: float | None) -> None:
-        """Refuse a request that may *cost* so much (USD; None: unknown) if that would pass the limit.
+    def hold(self, cost: float | None, *, sure: bool) -> None:
+        """Keep what a request may *cost* (USD; None: unknown), or refuse it if that would pass the limit.
+
+        It is *sure* that it costs no more where the length of its reply is limited.
 
         Raises:
             SpendingError: it would.
         """
-        if self.most is not None and cost and self.spent.cost + cost > self.most:
+        if not self.spent.hold(cost or 0.0, self.most):
+            much = f"~{dollars(cost or 0.0)}"
+            much = f"may cost up to {much}" if sure else f"may cost {much}, or more for a long reply"
+            spent = f"has spent {self.spent.amount}{self.spent.unknown} of {dollars(self.most or 0.0)}"
             raise SpendingError(
-                f"{self.whose} has spent {self.spent.amount} of {dollars(self.most)}, and this turn may cost up to "
-                f"{dollars(cost)}; nothing was sent. {self.raised_by} raises the limit"
+                f"{self.whose} {spent}, and this turn {much}; nothing was sent. {self.raised_by} raises the limit"
             )
 
 

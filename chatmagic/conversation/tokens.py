@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import add, mul
 
-from chatmagic.conversation.messages import Message, Turn, Usage
+from chatmagic.conversation.messages import Message, Turn
 
 __all__ = ["Count", "Gauge", "Reader"]
 
@@ -17,8 +17,6 @@ Count = Callable[[str], int]
 Reader = tuple[str, str]
 """Who reads a request: endpoint and model, by name."""
 
-_DROPPED = 0.7  # a server that counts less than this part of what was expected has not read everything
-_SMALL = 500  # tokens; what is shorter no server drops, and a wrong guess about it says nothing
 _MEMO = 100_000  # texts
 
 _Length = tuple[float, ...]
@@ -45,6 +43,8 @@ class Gauge:
     def __init__(self, count: Count) -> None:
         self.windows: dict[Reader, int] = {}
         """How many tokens a reader can take, where it has shown that it is less than one would think."""
+        self.most_read: dict[Reader, int] = {}
+        """The longest request that a reader has reported."""
         self.use(count)
 
     def use(self, count: Count) -> None:
@@ -73,26 +73,25 @@ class Gauge:
         """Return about how many tokens *text* adds, as the newest prompt, to what was said before."""
         return self._tokens(reader, [text, ""])
 
-    def reply(self, reader: Reader, text: str, usage: Usage, *, thought: bool) -> float:
-        """Return how many tokens of the next request a reply is: as reported, without what was thought before it."""
-        if not usage.output_tokens or (thought and usage.reasoning_tokens is None):
-            return self._scale(reader).tokens(0, 0, self._length(text))
-        return usage.output_tokens - (usage.reasoning_tokens or 0)
+    def text(self, reader: Reader, text: str) -> float:
+        """Return about how many tokens *text* has by itself."""
+        return self._scale(reader).tokens(0, 0, self._length(text))
 
-    def learn(self, reader: Reader, texts: Iterable[str], tokens: float, *, whole: bool) -> None:
-        """Take it in that *texts* are *tokens* long as a *whole* request, or as the prompt that was added to one."""
+    def learn_request(self, reader: Reader, messages: Iterable[Message], tokens: float) -> None:
+        """Take it in that a request with *messages* has so many *tokens*."""
+        self.learn(reader, [message.content for message in messages], tokens, requests=1, messages=1)
+
+    def learn_prompt(self, reader: Reader, text: str, tokens: float) -> None:
+        """Take it in that *text*, as the newest prompt, has added *tokens* to what was said before."""
+        self.learn(reader, [text, ""], tokens, messages=1)
+
+    def learn(
+        self, reader: Reader, texts: Iterable[str], tokens: float, *, requests: int = 0, messages: int = 0
+    ) -> None:
+        """Take it in that *texts* have so many *tokens*: each in so many *messages*, all in so many *requests*."""
         lengths = [self._length(text) for text in texts]
-        seen = (1, len(lengths), _sum(lengths)) if whole else (0, 2, _sum(lengths))
-        self._scales.setdefault(reader, _Scale()).learn(*seen, tokens)
-
-    def learn_reply(self, reader: Reader, text: str, tokens: float) -> None:
-        """Take it in that the reply *text* had so many *tokens*."""
-        self._scales.setdefault(reader, _Scale()).learn(0, 0, self._length(text), tokens)
-
-    @staticmethod
-    def dropped(expected: float, reported: int) -> bool:
-        """True if a server that *reported* so many tokens cannot have read all of a request."""
-        return expected > _SMALL and reported < _DROPPED * expected
+        scale = self._scales.setdefault(reader, _Scale())
+        scale.learn(requests, messages * len(lengths), _sum(lengths), tokens)
 
     def _tokens(self, reader: Reader, texts: Iterable[str], requests: int = 0) -> float:
         lengths = [self._length(text) for text in texts]

@@ -10,7 +10,7 @@ from chatmagic.conversation.caching import broken_by
 from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.spending import Spent, dollars
-from chatmagic.display.page import Page, ending, table
+from chatmagic.display.page import Page, ending, lines_page, table
 from chatmagic.display.usage import Sums, turns
 
 __all__ = ["bill"]
@@ -27,6 +27,8 @@ _COLOURS = {
 def bill(session: Session, kernel: Spent) -> Page:
     """Show what each turn of the line used; below it sums, of the line and of all that was ever asked."""
     line = session.turns
+    if not line:
+        return lines_page([f"{session.name!r} is empty.", *_spent(session, kernel).split("\n")])
     shown = line[-_ROWS:]
     rows = [_row(turn) for turn in shown]
     if len(shown) < len(line):
@@ -41,7 +43,7 @@ def bill(session: Session, kernel: Spent) -> Page:
             _sum(used.input_tokens, least.input_tokens),
             share,
             _sum(used.output_tokens, least.output_tokens),
-            _cost(used.cost),
+            f"≥ {_cost(least.cost)}" if used.cost is None and least.cost else _cost(used.cost),
             "",
             "",
         ]
@@ -56,17 +58,17 @@ def _row(turn: Turn) -> list[str]:
     came, went = used.output_tokens, used.input_tokens
     broken = broken_by(turn)
     cut = "" if broken else _cut(turn)
-    notes = [ending(turn), f"cache not used: {broken}" if broken else "", cut]
+    notes = [ending(turn), f"mostly not from the cache: {broken}" if broken else "", cut]
     clock = time.strftime("%H:%M", time.localtime(turn.started))
     return [
         f"#{turn.number}",
         turn.model,
         f"{went:,}" if went is not None else f"~{sent.tokens:,}" if sent else "unknown",
         _share(used.cached_tokens, went),
-        f"{came:,}" if came is not None else f"~{(turn.size or 0) - sent.tokens:,}" if sent else "unknown",
+        f"{came:,}" if came is not None else f"~{max((turn.size or 0) - sent.tokens, 0):,}" if sent else "unknown",
         _cost(used.cost),
         f"{clock}, {turn.seconds:.1f} s",
-        ", ".join(filter(None, notes)),
+        " · ".join(filter(None, notes)),
     ]
 
 
@@ -83,7 +85,8 @@ def _share(part: int | None, whole: int | None) -> str:
 def _cost(cost: float | None) -> str:
     if cost is None:
         return "unknown"
-    return dollars(cost) if cost else "free"
+    # One below the other they need the same number of digits.
+    return f"${cost:.4f}" if 1e-4 <= cost < 1 else dollars(cost) if cost else "free"
 
 
 def _sum(count: int | None, least: int | None) -> str:
@@ -91,7 +94,7 @@ def _sum(count: int | None, least: int | None) -> str:
 
 
 def _spent(session: Session, kernel: Spent) -> str:
-    return f"With what was set aside or not stored: {session.name!r} {session.spent} · this kernel {kernel}"
+    return f"{session.name!r}, with what was set aside or not stored: {session.spent}\nthis kernel: {kernel}"
 
 
 def _picture(shown: Sequence[Turn]) -> str:
@@ -110,6 +113,7 @@ def _picture(shown: Sequence[Turn]) -> str:
         f'<span style="margin-right:1em"><span style="color:{colour}">■</span> {name}</span>'
         for name, colour in _COLOURS.items()
     )
+    legend = f"tokens of #{shown[0].number} to #{shown[-1].number}: {legend}"
     frame = f"display:flex;gap:2px;align-items:flex-end;height:{_HEIGHT}px;margin:4px 0"
     return f'<div role="img" aria-label="tokens of each turn" style="{frame}">{columns}</div><small>{legend}</small>'
 

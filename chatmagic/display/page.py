@@ -131,11 +131,12 @@ def table(
     dim: Container[int] = (),
     note: str = "",
 ) -> Page:
-    """Show *rows*, and a *note* below.
+    """Show *rows*, and a *note* below, which may have several lines.
 
     The columns that hold *numbers* (counted from 0) are aligned to the right, the *whole* ones are not broken into
     lines, and the rows *dim* are less visible.
     """
+    notes = note.split("\n") if note else []
     grid = [[one_line(cell, limit=80) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     text = [
@@ -149,8 +150,8 @@ def table(
     rows_html = "".join(f"<tr{_DIM if n in dim else ''}>{row}</tr>" for n, row in enumerate(body))
     html = f'<table class="{_NO_TEX}"><thead><tr>{head}</tr></thead><tbody>{rows_html}</tbody></table>'
     return Page(
-        f'<div class="chatmagic">{html}{_quiet([note]) if note else ""}</div>',
-        "\n".join([*(line.rstrip() for line in text), *[one_line(note)] * bool(note)]),
+        f'<div class="chatmagic">{html}{_quiet(notes)}</div>',
+        "\n".join([*(line.rstrip() for line in text), *map(one_line, notes)]),
     )
 
 
@@ -183,7 +184,8 @@ def tokens(turn: Turn) -> str:
     if usage.input_tokens is None or usage.output_tokens is None:
         if sent is None or turn.size is None:
             return "tokens unknown"
-        return f"~{sent.tokens:,} tokens in, ~{max(turn.size - sent.tokens, 0):,} out"
+        went = f"~{sent.tokens:,}" if usage.input_tokens is None else f"{usage.input_tokens:,}"
+        return f"{went} tokens in, ~{max(turn.size - (usage.input_tokens or sent.tokens), 0):,} out"
     cached = ""
     if usage.cached_tokens is not None and usage.input_tokens:
         cached = f" ({usage.cached_tokens / usage.input_tokens:.0%} cached)"

@@ -26,7 +26,7 @@ class Sum:
     def plus(self, turn: Turn) -> Sum:
         """Return the sum with one *turn* more."""
         used = turn.usage
-        known = Usage(used.input_tokens or 0, used.output_tokens or 0)
+        known = Usage(used.input_tokens or 0, used.output_tokens or 0, cost=used.cost or 0.0)
         return Sum(turn, self.turns + 1, self.usage + used, self.least + known)
 
 

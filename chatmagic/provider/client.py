@@ -21,7 +21,7 @@ from chatmagic.provider.demo import DemoTransport
 from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, endpoint, key_of, target
 from chatmagic.provider.failures import translate
 from chatmagic.provider.local import answering
-from chatmagic.provider.models import Listed, cost, listed, window
+from chatmagic.provider.models import Listed, cost, listed, own_window, window
 from chatmagic.provider.wire import events, json_object
 
 __all__ = ["OpenAIClient"]
@@ -92,7 +92,7 @@ class OpenAIClient:
         size = window(where, self.own, said)
         endpoint = where.endpoint
         home: Place = "within" if self._is_demo(endpoint) else "here" if endpoint.is_local else "elsewhere"
-        return Facts((endpoint.label, model), size, price, home)
+        return Facts((endpoint.label, model), size, own_window(where, self.own) is not None, price, home)
 
     def look_up(self, model: str) -> None:
         """Fetch in the background, once, what the server of a model says about it, if nobody else knows its window."""
@@ -113,7 +113,7 @@ class OpenAIClient:
 
     def _list_quietly(self, name: str) -> None:
         # Nobody has asked for it, so nobody wants to hear that it failed.
-        with suppress(ChatMagicError):
+        with suppress(Exception):
             self.models(name)
 
     def models(self, name: str) -> list[str]:
@@ -138,8 +138,7 @@ class OpenAIClient:
             entries = (found or {}).get("data")
             if not isinstance(entries, list):
                 raise RequestError(f"{where.endpoint.url} lists no models")
-            named = {entry.get("id"): entry for entry in entries if isinstance(entry, dict)}
-            known = {model: entry for model, entry in named.items() if isinstance(model, str)}
+            known = {entry["id"]: entry for entry in entries if isinstance(entry, dict) and _names(entry.get("id"))}
             self.listed[name] = list(known)
             self._said[where.endpoint.url] = {model: listed(entry) for model, entry in known.items()}
             return self.listed[name]
@@ -248,7 +247,13 @@ _FOREIGN = (
 
 
 # Others may refuse what they do not know.
-_TAKES_CACHE_KEY = re.compile(r"^https://(api\.openai\.com|[\w-]+\.openai\.azure\.com)/")
+_TAKES_CACHE_KEY = re.compile(
+    r"^https://((\w+\.)?api\.openai\.com|[\w-]+\.openai\.azure\.com|[\w-]+\.services\.ai\.azure\.com)/"
+)
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _names_stream_options(exc: openai.APIStatusError) -> bool:

@@ -17,7 +17,7 @@ from chatmagic.provider.endpoints import Target
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
-__all__ = ["Listed", "Prices", "checked", "cost", "listed", "window"]
+__all__ = ["Listed", "Prices", "checked", "cost", "listed", "own_window", "window"]
 
 _FIELDS = ("window", "input", "cached", "cache_write", "output")
 _FREE = ("ollama", "llamacpp", "lmstudio", "vllm")
@@ -180,13 +180,17 @@ def _short(value: object) -> str:
 
 def window(where: Target, own: Mapping[str, Mapping[str, float]], said: Listed | None) -> int | None:
     """Return how many tokens the model at *where* takes, or None if nobody says so. *own* is `checked`."""
-    for fields in _own(where, own):
-        if "window" in fields:
-            return int(fields["window"])
+    if (size := own_window(where, own)) is not None:
+        return size
     if said and said.window:
         return said.window
     known = _known(where, Usage(0, 0))
     return _window(known.model.context_window) if known else None
+
+
+def own_window(where: Target, own: Mapping[str, Mapping[str, float]]) -> int | None:
+    """Return what the user says about it. *own* is `checked`."""
+    return next((int(fields["window"]) for fields in _own(where, own) if "window" in fields), None)
 
 
 def cost(
@@ -200,7 +204,7 @@ def cost(
 ) -> float | None:
     """Return USD for one request, or None where no price is known or the counts are unknown. *own* is `checked`.
 
-    *when* it was sent (None: now) and the *service_tier* that the server named matter to the price list only.
+    *when* it was sent (None: now) and the *service_tier* that was asked for matter to the price list only.
     """
     if (reported := _amount(usage.cost)) is not None:
         return reported
@@ -244,7 +248,7 @@ def _known(
     where: Target, usage: Usage, when: datetime | None = None, service_tier: str | None = None
 ) -> PriceCalculation | None:
     """Ask genai-prices, which knows whose prices they are by the URL; a model's name alone says nothing about that."""
-    if where.endpoint.is_local:
+    if where.endpoint.is_local or where.endpoint.name == "demo":
         return None
     import genai_prices
 

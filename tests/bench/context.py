@@ -32,8 +32,9 @@ from itertools import islice, pairwise
 from pydoc_data.topics import topics
 from typing import Any
 
-from chatmagic.conversation.context import Context, History, Limits, Planner, Report
+from chatmagic.conversation.context import Context, History, Limits, Planner
 from chatmagic.conversation.estimate import estimate
+from chatmagic.conversation.learning import Report, learn
 from chatmagic.conversation.messages import Message, Role, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.tokens import Gauge, Reader
@@ -114,7 +115,7 @@ class Chat:
 
     def learn(self, context: Context, reply: str, usage: Usage, reader: Reader = READER) -> Report:
         """Take in what the server has counted."""
-        return self.planner.learn(context, reader, reply, usage, reads_all=True)
+        return learn(self.planner.gauge, context, Limits(reader), reply, usage, reads_all=True)
 
     def ask(self, prompt: str, reply: str) -> Context:
         """Go through a turn and store it."""
