@@ -8,13 +8,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.policy import OURS
-from chatmagic.conversation.session import Session
+from chatmagic.conversation.session import Session, State
 from chatmagic.conversation.sessions import Sessions
-from chatmagic.conversation.settings import Settings
+from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.errors import InterruptedTurnError, LineError, SessionError
 
 if TYPE_CHECKING:
@@ -148,22 +150,29 @@ class Kernel:
         count = str(shell.execution_count) if shell else None
         return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
 
+    def dry_run(
+        self, session: Session, prompt: str, *, at: int | None = None, append: bool = False, options: Settings = NOTHING
+    ) -> Preview:
+        """Return what would be sent if *prompt* were asked; nothing is."""
+        start = self._plan(session, prompt, at, append, self.cell)["start"] or session.begin(self.cell)
+        return self.preview(session, prompt, options=options, start=start)
+
     def ask(self, session: Session, prompt: str, *, at: int | None = None, append: bool = False, **how: Any) -> Turn:
         """Ask *prompt* in *session*: where the cell's earlier turns began, behind turn *at*, or at the end.
 
         What *how* may hold: see `_run` and ``engine.run_turn``.
         """
+        return self._run(session, partial(self._plan, session, prompt, at, append), **how)
+
+    def _plan(self, session: Session, prompt: str, at: int | None, append: bool, cell: Cell) -> dict[str, Any]:
+        """Return where *prompt* is asked in *cell*, and what it takes the place of."""
         if not prompt.strip():
             raise LineError("the prompt is empty: write it below the line with %%chat")
         if at is not None and append:
             raise LineError("--at and --append exclude each other: the one goes back, the other to the end")
-
-        def plan(cell: Cell) -> dict[str, Any]:
-            if at is not None:
-                return {"prompt": prompt, **self._behind(session, at, cell)}
-            return {"prompt": prompt, "start": session.state if append or self._appends else None}
-
-        return self._run(session, plan, **how)
+        if at is not None:
+            return {"prompt": prompt, **self._behind(session, at, cell)}
+        return {"prompt": prompt, "start": session.state if append or self._appends else None}
 
     def _behind(self, session: Session, at: int, cell: Cell) -> dict[str, Any]:
         turn, edited = session.meant(at, cell), session.edited
@@ -271,8 +280,10 @@ class Kernel:
         self.policies[key] = function
         return key
 
-    def preview(self, session: Session, prompt: str = "") -> Preview:
-        """Return what the next request of *session* holds.
+    def preview(
+        self, session: Session, prompt: str = "", *, options: Settings = NOTHING, start: State | None = None
+    ) -> Preview:
+        """Return what the next request of *session* holds, if it begins at *start* (by default where the line ends).
 
         Raises:
             ContextOverflowError: what has to be sent is longer than it may be.
@@ -281,11 +292,12 @@ class Kernel:
         from chatmagic.conversation.context import History
         from chatmagic.display.context import Preview
 
-        asked = session.settings.over(self.defaults)
+        begin = start or session.state
+        asked = replace(begin, line=options.over(begin.line)).in_force.over(self.defaults)
         policy = asked.context or "budget"
         facts = self.connected().facts(asked.model or "", asked.parameters)
         limits = limits_of(facts, asked, self._budget, self.planner.gauge)
-        history = History(session.turns, asked.system, prompt, session.state.pinned)
+        history = History(session.upto(begin.head), asked.system, prompt, begin.pinned)
         context = self.planner.plan(policy, history, limits)
         return Preview(session.name, policy, history, limits, context, self.planner.gauge, facts.cost)
 

@@ -35,6 +35,7 @@ CELL = Form(
         Option(("--append",), "go on at the end, though this cell has asked before"),
         Option(("--at",), "go on behind turn N (0: at the beginning)", "N"),
         Option(("--once",), "send the history, show the reply, but keep neither prompt nor reply"),
+        Option(("--dry-run",), "show what would be sent, and its size; send nothing"),
         Option(("--no-stream",), "ask for the reply in one piece"),
         Option(("--raw",), "fill in no {{ expression }}"),
     ),
@@ -150,13 +151,15 @@ class ChatMagic(Magics):
             prompt = self._filled(prompt)
         at = None if values["at"] is None else turn_number(values["at"], least=0)
         session = kernel.sessions.find(values["session"] or kernel.sessions.home(kernel.cell))
+        how: dict[str, Any] = {"at": at, "append": values["append"], "options": options}
+        if values["dry-run"]:
+            self._show(kernel.dry_run(session, prompt, **how).page())
+            return
         kernel.ask(
             session,
             prompt,
-            at=at,
-            append=values["append"],
+            **how,
             typed=True,
-            options=options,
             once=bool(values["once"]),
             stream=not values["no-stream"],
             notices=[] if values["once"] else [*_about(session), *_left(session)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ _ROWS = 60  # messages that are shown: those in the middle of a long history are
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The next request of *session* as it stands: what *policy* made of its *history* within *limits*."""
+    """The next request of *session*: what *policy* makes of its *history* within *limits*, and what that would cost."""
 
     session: str
     policy: str
@@ -31,17 +32,32 @@ class Preview:
     cost: Callable[[Usage], float | None]
 
     def page(self) -> Page:
-        """Return a row a message, what is left out among them."""
-        rows = [*self._left_out(), *map(self._row, self._messages())]
-        dim = set(range(len(list(self._left_out()))))
+        """Return a row a message, and a dim one for each turn that is left out, in its place."""
+        rows = list(self._rows())
         if len(rows) > _ROWS:
             cut = len(rows) - _ROWS
-            middle = ["", "", f"… {cut:,} more messages: --json has them all", ""]
+            middle = (["", "", f"… {cut:,} more rows: --json has them all", ""], True)
             rows[_ROWS // 2 : _ROWS // 2 + cut] = [middle]
-        return table(["turn", "role", "text", "tokens"], rows, numbers={3}, whole={0, 3}, dim=dim, note=self._note())
+        dim = {number for number, (_, left_out) in enumerate(rows) if left_out}
+        texts = [row for row, _ in rows]
+        return table(
+            ["turn", "role", "text", "tokens"], texts, numbers={3}, whole={0, 1, 3}, dim=dim, note=self._note()
+        )
+
+    def _rows(self) -> Iterator[tuple[list[str], bool]]:
+        """Yield each row, and whether it is one of what is left out."""
+        gone = deque(zip(self.context.left_out, self._gone(), strict=True))
+        for message, turn, tokens in self._messages():
+            while gone and turn and (gone[0][0].number or 0) < (turn.number or 0):
+                yield _left_out(*gone.popleft()), True
+            pinned = turn is not None and turn.number in self.history.pinned
+            number = f"#{turn.number}{' (pinned)' if pinned else ''}" if turn else ""
+            yield [number, message.role, one_line(message.content, 60), f"~{tokens:,}"], False
+        for turn, size in gone:
+            yield _left_out(turn, size), True
 
     def json(self) -> str:
-        """Return it as JSON: ``messages`` are exactly what is sent, the new prompt excepted."""
+        """Return it as JSON: ``messages`` are exactly what is sent."""
         endpoint, model = self.limits.reader
         value = {
             "session": self.session,
@@ -66,28 +82,12 @@ class Preview:
         return json.dumps(value, ensure_ascii=False, indent=2)
 
     def _messages(self) -> Iterator[tuple[Message, Turn | None, int]]:
-        """Yield what stands before the new prompt, whose turn it is of, and about how many tokens it has."""
-        whose: list[Turn | None] = [None] * len(self.context.messages)
-        if self.context.sent is not None:
-            first = 1 if self.history.system else 0
-            for number, each in enumerate(self.context.turns):
-                whose[first + 2 * number] = whose[first + 2 * number + 1] = each
-        for message, turn in zip(self.context.messages[:-1], whose, strict=False):
-            yield message, turn, round(self.gauge.message(self.limits.reader, message))
-
-    def _row(self, entry: tuple[Message, Turn | None, int]) -> list[str]:
-        message, turn, tokens = entry
-        pinned = turn is not None and turn.number in self.history.pinned
-        number = f"#{turn.number}{' (pinned)' if pinned else ''}" if turn else ""
-        return [number, message.role, one_line(message.content, 60), f"~{tokens:,}"]
-
-    def _left_out(self) -> Iterator[list[str]]:
-        gone = self.context.left_out
-        if gone:
-            numbers = f"#{gone[0].number}" + (f" to #{gone[-1].number}" if len(gone) > 1 else "")
-            tokens = sum(self._gone())
-            count = f"{len(gone):,} turn{'' if len(gone) == 1 else 's'}"
-            yield [numbers, "", f"not sent: {count} ({self.context.why})", f"~{round(tokens):,}"]
+        """Yield what is sent, whose turn it is of, and about how many tokens it has."""
+        whose = {id(message): turn for turn in self.history.turns for message in turn.messages}
+        # Without a prompt the request ends where that would stand.
+        messages = self.context.messages if self.history.prompt else self.context.messages[:-1]
+        for message in messages:
+            yield message, whose.get(id(message)), round(self.gauge.message(self.limits.reader, message))
 
     def _gone(self) -> list[float]:
         return self.gauge.turns(self.limits.reader, self.context.left_out)
@@ -101,11 +101,19 @@ class Preview:
         window = self.limits.window
         full = f"{self.context.tokens / window:.0%} of its window of {window:,}" if window else ""
         cut = f"cut to half when it passes {self.limits.most:,}" if self.policy.startswith("budget") else self.policy
-        said = f"~{self.context.tokens:,} tokens before the next prompt, for {model} at {endpoint}"
-        return " · ".join(filter(None, [said, full, self._price(), cut]))
+        before = "" if self.history.prompt else " before the next prompt"
+        said = f"~{self.context.tokens:,} tokens{before}, for {model} at {endpoint}"
+        line = " · ".join(filter(None, [said, full, self._price(), cut]))
+        gone = len(self.context.left_out)
+        why = f"{gone:,} turn{'' if gone == 1 else 's'} not sent: {self.context.why}" if gone else ""
+        return "\n".join(filter(None, [why, line]))
 
     def _price(self) -> str:
         fresh, kept = self._cost(0), self._cost(self.context.base or 0)
         if not fresh or kept is None:
             return ""
         return f"~{dollars(fresh)}" + (f", ~{dollars(kept)} from the provider's cache" if kept < fresh else "")
+
+
+def _left_out(turn: Turn, tokens: float) -> list[str]:
+    return [f"#{turn.number}", "not sent", one_line(turn.prompt, 60), f"~{round(tokens):,}"]

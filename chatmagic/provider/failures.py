@@ -108,8 +108,8 @@ def _is_passing(status: int) -> bool:
 
 def _overflow(model: str, said: str, status: int | None, of: tuple[int | None, int | None]) -> ContextOverflowError:
     return ContextOverflowError(
-        f"the conversation is longer than {model} can take: {said}. --context budget leaves its beginning out, "
-        "%chat undo takes turns back, %chat new NAME starts afresh",
+        f"the conversation is longer than {model} can take: {said}. --context budget leaves its beginning out, a "
+        "smaller max_tokens leaves it more room, %chat new NAME starts afresh",
         status=status,
         window=of[0],
         size=of[1],
@@ -139,7 +139,8 @@ def no_reply(response: httpx2.Response, body: bytes, key: str | None) -> Request
     url = clean(str(response.url.copy_with(query=None)), key)
     return RequestError(
         f"{url} answered with something that is no chat reply ({kind}): "
-        f"{repr(text) if text else 'nothing'}. Is the base URL right? It usually ends in /v1"
+        f"{repr(text) if text else 'nothing (is the request longer than its window?)'}. Is the base URL right? It "
+        "usually ends in /v1"
     )
 
 
