@@ -99,4 +99,8 @@ def dollars(amount: float) -> str:
     """Write an amount of USD with as many digits as say something: $12.30, $0.50, $0.0042, $0.000012."""
     if amount >= 1:
         return f"${amount:,.2f}"
-    return f"${amount:.4f}".removesuffix("00") if amount >= 1e-4 or amount == 0 else f"${amount:.7f}".rstrip("0")
+    if amount >= 1e-4 or amount == 0:
+        return f"${amount:.4f}".removesuffix("00")
+    from decimal import Decimal  # it writes no exponents; this module is imported with the extension
+
+    return f"${Decimal(f'{amount:.2g}'):f}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from chatmagic.conversation.caching import broken_by
+from chatmagic.conversation.context import spans
 from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.spending import Spent, dollars
@@ -32,7 +33,9 @@ def bill(session: Session, kernel: Spent) -> Page:
     shown = line[-_ROWS:]
     rows = [_row(turn) for turn in shown]
     if len(shown) < len(line):
-        rows.insert(0, [f"#1 to #{line[-_ROWS - 1].number}", *[""] * 6, f"{len(line) - len(shown):,} turns before"])
+        earlier = line[: -len(shown)]
+        which = spans(earlier, shown)
+        rows.insert(0, [which, *[""] * 6, f"{turns(len(earlier))} before"])
     total = Sums().upto(session.last)
     used, least = total.usage, total.least
     share = _share(used.cached_tokens, used.input_tokens)
@@ -55,7 +58,7 @@ def bill(session: Session, kernel: Spent) -> Page:
 
 def _row(turn: Turn) -> list[str]:
     used, sent = turn.usage, turn.sent
-    came, went = used.output_tokens, used.input_tokens
+    went = used.input_tokens
     broken = broken_by(turn)
     cut = "" if broken else _cut(turn)
     notes = [ending(turn), f"mostly not from the cache: {broken}" if broken else "", cut]
@@ -65,11 +68,19 @@ def _row(turn: Turn) -> list[str]:
         turn.model,
         f"{went:,}" if went is not None else f"~{sent.tokens:,}" if sent else "unknown",
         _share(used.cached_tokens, went),
-        f"{came:,}" if came is not None else f"~{max((turn.size or 0) - sent.tokens, 0):,}" if sent else "unknown",
+        _written(turn),
         _cost(used.cost),
         f"{clock}, {turn.seconds:.1f} s",
         " · ".join(filter(None, notes)),
     ]
+
+
+def _written(turn: Turn) -> str:
+    if turn.usage.output_tokens is not None:
+        return f"{turn.usage.output_tokens:,}"
+    if turn.size is None or turn.sent is None:
+        return "unknown"
+    return f"~{max(turn.size - (turn.usage.input_tokens or turn.sent.tokens), 0):,}"
 
 
 def _cut(turn: Turn) -> str:
