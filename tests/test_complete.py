@@ -39,7 +39,7 @@ KNOWN = Known(
     endpoints={"ollama": ["llama3.2", "llava"], "other": [], "demo": ["demo"]},
 )
 
-LONG = ["--model", "--system", "--context", "--set", "--append", "--at", "--once", "--no-stream", "--raw"]
+LONG = ["--model", "--system", "--context", "--set", "--append", "--at", "--once", "--dry-run", "--no-stream", "--raw"]
 MODELS = ["gpt-6-luna", "demo", "ollama:phi", "ollama:", "other:"]
 
 
@@ -96,6 +96,7 @@ def test_letters_in_pieces_are_known_letters() -> None:
                 "--append",
                 "--at",
                 "--once",
+                "--dry-run",
                 "--no-stream",
                 "--raw",
                 "--help",
@@ -127,6 +128,7 @@ def test_letters_in_pieces_are_known_letters() -> None:
                 "--append",
                 "--at",
                 "--once",
+                "--dry-run",
                 "--no-stream",
                 "--raw",
             ],

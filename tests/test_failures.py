@@ -399,7 +399,7 @@ def test_an_overflow_says_what_to_do() -> None:
     """The message names the model, the server's words and two ways out."""
     message = str(refused(Wire(answer(400, error("8193 > 8192", code="context_length_exceeded"))), model="gpt-6-luna"))
 
-    assert all(word in message for word in ("gpt-6-luna", "8193 > 8192", "%chat undo", "%chat new"))
+    assert all(word in message for word in ("gpt-6-luna", "8193 > 8192", "--context budget", "max_tokens", "%chat new"))
 
 
 def test_a_key_that_is_a_common_word_hides_no_overflow() -> None:

@@ -204,9 +204,18 @@ class Talk:
         line = self.line_to(number)
         if not line or line[-1] in self.place.line or not any(entry.before == line for entry in self._of(running.cell)):
             return line
-        heirs = (entry for cell in line[-1].makers for entry in self._of(cell) if entry in self.place.line)
-        heir = next(heirs, line[-1])
+        heir = self.heir(line[-1]) or line[-1]
         return (*heir.before, heir)
+
+    def heir(self, gone: Entry) -> Entry | None:
+        """Return what has the place of *gone* on the line now: another entry of one of its cells."""
+        heirs = (entry for cell in gone.makers for entry in self._of(cell) if entry in self.place.line)
+        return next(heirs, None)
+
+    def takes_a_pin(self, entry: Entry, instead: Entry | None) -> bool:
+        """Say whether *entry* is pinned because a pinned one of its cells, or *instead*, is no longer on the line."""
+        before = [other for cell in entry.makers for other in self._of(cell)] + ([instead] if instead else [])
+        return any(other.number in self.place.pinned and other not in entry.before for other in before)
 
     def _of(self, cell: str | None) -> list[Entry]:
         return [entry for entry in self.tree if cell in entry.makers]
@@ -324,6 +333,8 @@ class Model:
                 settings=after.asked,
                 makers=_makers(running, instead or talk.made_by(running)),
             )
+            if talk.takes_a_pin(entry, instead):
+                after = replace(after, pinned=after.pinned | {entry.number})
             talk.tree.append(entry)
             self._act(talk, replace(after, line=(*begin.line, entry)))
             self.talks[talk.name] = talk
@@ -389,9 +400,11 @@ class Model:
 
     def pin(self, number: int) -> None:
         talk = self._known(self.current)
-        if number not in [entry.number for entry in talk.place.line]:
-            raise Refused(f"turn {number} is not on the line")
-        self._pin(talk, talk.place.pinned | {number})
+        entry = talk.line_to(number)[-1]
+        heir = entry if entry in talk.place.line else talk.heir(entry)
+        if heir is None:
+            raise Refused(f"turn {number} is not on the line, and nothing has taken its place")
+        self._pin(talk, talk.place.pinned | {heir.number})
 
     def unpin(self, number: int) -> None:
         talk = self._known(self.current)

@@ -654,7 +654,7 @@ def test_an_empty_stream_is_no_overflow() -> None:
 def test_an_overflow_says_what_to_do() -> None:
     """The three ways out stand in the message, also when the error came in a stream."""
     for exc in (refused(400, error("no", **OPENAI)), broken({"message": "no", **OPENAI})):
-        assert all(word in str(exc) for word in ("--context budget", "%chat undo", "%chat new"))
+        assert all(word in str(exc) for word in ("--context budget", "max_tokens", "%chat new"))
 
 
 def test_what_the_provider_of_openrouter_said_is_shown() -> None:
