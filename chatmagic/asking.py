@@ -9,6 +9,7 @@ from chatmagic.conversation.caching import KEPT_FROM
 from chatmagic.conversation.context import Context, History, Limits, Planner, spans
 from chatmagic.conversation.learning import learn, overflowed
 from chatmagic.conversation.messages import Usage
+from chatmagic.conversation.policy import is_budget
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.spending import Purse
 from chatmagic.conversation.tokens import Gauge
@@ -81,7 +82,7 @@ class Ask:
         """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
         gauge, reader = self._planner.gauge, self._facts.reader
         limits = overflowed(gauge, self.context, self._limits, exc)
-        if limits is None or not self.policy.startswith("budget"):
+        if limits is None or not is_budget(self.policy):
             return ""
         try:
             context = self._planner.plan(self.policy, self.history, limits)

@@ -28,7 +28,7 @@ def _changes(before: Turn, turn: Turn) -> list[str]:
         "system prompt changed": old and new and old.system != new.system,
         "history cut": old and new and old.start != new.start,
         "pins changed": old and new and old.start == new.start and old.pinned != new.pinned,
-        "chosen by a function": new is None,
+        "chosen by a function": old is None or new is None,
         f"idle for {idle / 60:.0f} min": idle > _KEPT_FOR,
     }
     return [change for change, happened in changes.items() if happened]

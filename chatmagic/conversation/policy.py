@@ -7,7 +7,7 @@ import re
 from chatmagic.errors import SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["KNOWN", "OURS", "POLICIES", "read_policy"]
+__all__ = ["KNOWN", "OURS", "POLICIES", "is_budget", "read_policy"]
 
 POLICIES = ("budget", "budget:", "last:", "all")
 """How the names of our own policies begin."""
@@ -18,6 +18,11 @@ KNOWN = (
     "it is all, last:4 (turns), budget, budget:50000 (tokens), or the name of a function that takes the messages and "
     "returns those to send"
 )
+
+
+def is_budget(policy: str) -> bool:
+    """True for the policy that cuts the history where it passes a budget."""
+    return policy == "budget" or policy.startswith("budget:")
 
 
 def read_policy(text: str) -> tuple[str, int | None]:

@@ -9,10 +9,12 @@ from html import escape
 from chatmagic.conversation.caching import broken_by
 from chatmagic.conversation.context import spans
 from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.policy import is_budget
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.spending import Spent, dollars
 from chatmagic.display.page import Page, ending, lines_page, table
 from chatmagic.display.usage import Sums, turns
+from chatmagic.plain import one_line
 
 __all__ = ["bill"]
 
@@ -65,7 +67,7 @@ def _row(turn: Turn) -> list[str]:
     clock = time.strftime("%H:%M", time.localtime(turn.started))
     return [
         f"#{turn.number}",
-        turn.model,
+        one_line(turn.model, 20),
         f"{went:,}" if went is not None else f"~{sent.tokens:,}" if sent else "unknown",
         _share(used.cached_tokens, went),
         _written(turn),
@@ -85,7 +87,7 @@ def _written(turn: Turn) -> str:
 
 def _cut(turn: Turn) -> str:
     before = turn.parent and turn.parent.sent
-    cut = turn.sent and turn.sent.start > (before.start if before else 0) and turn.sent.policy.startswith("budget")
+    cut = turn.sent and turn.sent.start > (before.start if before else 0) and is_budget(turn.sent.policy)
     return f"history cut, begins with #{turn.sent.start}" if cut and turn.sent else ""
 
 

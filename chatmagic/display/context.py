@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from chatmagic.conversation.context import Context, History, Limits
 from chatmagic.conversation.messages import Message, Turn, Usage
+from chatmagic.conversation.policy import is_budget
 from chatmagic.conversation.spending import dollars
 from chatmagic.conversation.tokens import Gauge
 from chatmagic.display.page import Page, table
-from chatmagic.plain import one_line
+from chatmagic.plain import one_line, plain
 
 __all__ = ["Preview"]
 
@@ -79,7 +81,11 @@ class Preview:
             ],
             "why": self.context.why if self.context.left_out else None,
         }
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        # What a terminal would obey, or a page reorder, is written as JSON can write it, and so kept.
+        written = json.dumps(value, ensure_ascii=False, indent=2)
+        return re.sub(
+            r"[^ -~\n]", lambda each: each[0] if plain(each[0]) == each[0] else json.dumps(each[0])[1:-1], written
+        )
 
     def _messages(self) -> Iterator[tuple[Message, Turn | None, int]]:
         """Yield what is sent, whose turn it is of, and about how many tokens it has."""
@@ -100,7 +106,7 @@ class Preview:
         endpoint, model = self.limits.reader
         window = self.limits.window
         full = f"{self.context.tokens / window:.0%} of its window of {window:,}" if window else ""
-        cut = f"cut to half when it passes {self.limits.most:,}" if self.policy.startswith("budget") else self.policy
+        cut = f"cut to half when it passes {self.limits.most:,}" if is_budget(self.policy) else self.policy
         before = "" if self.history.prompt else " before the next prompt"
         said = f"~{self.context.tokens:,} tokens{before}, for {model} at {endpoint}"
         line = " · ".join(filter(None, [said, full, self._price(), cut]))
