@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ def shell(kernel: magics.Kernel, tmp_path: Any) -> Iterator[InteractiveShell]:  
     yield shell
     shell.extension_manager.unload_extension("chatmagic")
     instance._instance = None
+    # Else every shell lives as long as the tests, and collects garbage for a while when they end.
+    atexit.unregister(shell.atexit_operations)
 
 
 @pytest.fixture
