@@ -35,6 +35,7 @@ MAX_FORMULA = 100  # lines; else every opening without an end would search the w
 MAX_GROWTH = 100  # times the length of the text; a table of 2 kB can have 2 MB of empty cells
 MAX_CODE = 20_000  # characters; longer code has no colours, because a single step of Pygments can take quadratic time
 LEXING_SECONDS = 0.3  # of the processor per 10 kB, which need a fifth of it; rows of blanks can take minutes
+LONGEST_STEP = 0.1  # seconds that count of a step: the garbage collector of a large kernel may run within one
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Control characters, and what shows code in another order than it runs: https://trojansource.codes
@@ -129,7 +130,7 @@ def _tokens(text: str, env: EnvType) -> list[Token] | None:
 
 def _render(text: str, env: EnvType) -> str:
     md, as_it_stands = _parser(), f"<pre>{escape(text)}</pre>"
-    env["deadline"] = time.thread_time() + LEXING_SECONDS * (1 + len(text) / 10_000)
+    env["lexing"] = LEXING_SECONDS * (1 + len(text) / 10_000)
     tokens = _tokens(text, env)
     if tokens is None:
         return as_it_stands
@@ -431,18 +432,18 @@ def _cell_close(token: Token) -> str:
 
 def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, env: EnvType) -> str:
     language = unescapeAll(tokens[index].info).lower().split()[:1]
-    code = _coloured(tokens[index].content, "".join(language), env["deadline"])
+    code = _coloured(tokens[index].content, "".join(language), env)
     # The empty span saves a first line that is empty: HTML would drop it.
     # In JupyterLab only the figure keeps its distance from the text around.
     return f'<figure><div class="highlight"><pre><span></span><code>{code}</code></pre></div></figure>\n'
 
 
-def _coloured(code: str, language: str, deadline: float) -> str:
+def _coloured(code: str, language: str, env: EnvType) -> str:
     pieces: list[tuple[str, str]] = []
     if language in languages() and len(code) <= MAX_CODE:
         # Whoever wrote the text chooses the lexer: a bug in one of them must not cost the reply.
         with suppress(Exception):
-            pieces = list(_lex(code, language, deadline))
+            pieces = list(_lex(code, language, env))
     if "".join(text for _, text in pieces) != code:
         return escape(code)
     spans = ((name, escape("".join(text for _, text in group))) for name, group in groupby(pieces, itemgetter(0)))
@@ -457,13 +458,18 @@ def languages() -> frozenset[str]:
     return frozenset(alias for aliases in names if chosen.intersection(aliases) for alias in aliases)
 
 
-def _lex(code: str, language: str, deadline: float) -> Iterator[tuple[str, str]]:
-    """Yield all of *code* in pieces, each after its CSS class. Raises TimeoutError when it takes too long."""
+def _lex(code: str, language: str, env: EnvType) -> Iterator[tuple[str, str]]:
+    """Yield all of *code* in pieces, each after its CSS class. Raises TimeoutError when the text takes too long."""
     # get_tokens would strip empty lines and change tabs.
-    for _, kind, text in get_lexer_by_name(language).get_tokens_unprocessed(code):
-        if time.thread_time() > deadline:
-            raise TimeoutError
-        yield _css_class(kind), text
+    steps, before = get_lexer_by_name(language).get_tokens_unprocessed(code), time.thread_time()
+    while env["lexing"] > 0:
+        step = next(steps, None)
+        env["lexing"] -= min((now := time.thread_time()) - before, LONGEST_STEP)
+        if step is None:
+            return
+        yield _css_class(step[1]), step[2]
+        before = now
+    raise TimeoutError
 
 
 @functools.cache

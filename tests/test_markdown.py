@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -664,6 +665,17 @@ def test_a_giant_paragraph_is_plain_text() -> None:
 def test_a_failing_lexer_costs_only_the_colours() -> None:
     """Code is shown even if it makes Pygments raise an exception."""
     assert "function (" in text_of(to_html("```delphi\n" + "function (" * 20 + "\n```"))
+
+
+@pytest.mark.parametrize(("slow_steps", "coloured"), [(1, True), (10, False)])
+def test_a_pause_within_a_step_costs_no_colours(
+    monkeypatch: pytest.MonkeyPatch, slow_steps: int, coloured: bool
+) -> None:
+    """A collection of garbage may take seconds, and is no fault of the code; code whose every step is slow is."""
+    times = (float(60 * min(reading, slow_steps)) for reading in itertools.count())
+    monkeypatch.setattr("chatmagic.markdown.time.thread_time", lambda: next(times))
+
+    assert ("<span class=" in to_html("```python\nfor i in range(10): print(i)\n```")) is coloured
 
 
 def test_threads_may_share_it() -> None:
