@@ -150,7 +150,7 @@ def llama_server(context: int = 4096, slots: int = 1) -> Iterator[str]:
 def _wait_until_healthy(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + STARTUP_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        ready = re.search(r"^ready (\S+)\n", log.read_text(errors="replace"), re.MULTILINE)
+        ready = re.search(r"ready (http\S+)\n", log.read_text(errors="replace"))
         if ready and _is_healthy(ready[1]):
             return ready[1]
         time.sleep(0.01)
