@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from chatmagic.conversation.caching import KEPT_FROM
 from chatmagic.conversation.context import Context, History, Limits, Planner, spans
 from chatmagic.conversation.learning import learn, overflowed
-from chatmagic.conversation.messages import Usage
-from chatmagic.conversation.policy import is_budget
+from chatmagic.conversation.memory import recalled
+from chatmagic.conversation.messages import Message, Sent, Summary, Turn, Usage
+from chatmagic.conversation.policy import is_budget, summarises
 from chatmagic.conversation.settings import Settings
-from chatmagic.conversation.spending import Purse
+from chatmagic.conversation.spending import Purse, hold, settle
 from chatmagic.conversation.tokens import Gauge
-from chatmagic.errors import ContextOverflowError, SpendingError
+from chatmagic.errors import ContextOverflowError
 from chatmagic.events import Facts
+from chatmagic.listening import Came
 
-__all__ = ["Ask", "Came", "limits_of"]
+__all__ = ["Ask", "Find", "limits_of", "paid"]
 
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """What came back: *text*, *reasoning* before it, what the server says it used, and whether it is *billed* at all.
-
-    *joined* to what an earlier request has brought, it goes on with that.
-    """
-
-    text: str
-    reasoning: str
-    usage: Usage
-    billed: bool
-    joined: bool = False
+Find = Callable[[str, Sequence[Turn]], Sequence[Turn]]
+"""A prompt, turns -> those of them that it may be about, the best one first."""
 
 
 def limits_of(facts: Facts, asked: Settings, budget: int, gauge: Gauge) -> Limits:
@@ -46,10 +37,11 @@ class Ask:
     """What is asked: chosen of a history, measured, made shorter where a server finds it too long, and paid."""
 
     def __init__(self, planner: Planner, facts: Facts, history: History, asked: Settings, budget: int) -> None:
-        self._planner, self._facts, self.history = planner, facts, history
+        self._planner, self._facts, self.history, self.asked = planner, facts, history, asked
         self.policy = asked.context or "budget"
-        self._limits = limits_of(facts, asked, budget, planner.gauge)
-        self.context: Context = planner.plan(self.policy, history, self._limits)
+        self.limits = limits_of(facts, asked, budget, planner.gauge)
+        self.context: Context = planner.plan(self.policy, history, self.limits)
+        self._unsummarised = ""  # why there is no summary of what is cut
         self._unlimited = False  # by a limit of cost, because there is no price
         self._held = 0.0  # USD, of what others may not spend meanwhile
         self._window: int | None = None  # what the server says, until a reply shows that it is true
@@ -57,7 +49,7 @@ class Ask:
     def most_cost(self) -> float | None:
         """Return what it may cost (USD): all fresh, with a reply as long as it may be, or as the longest one lately."""
         lately = [turn.usage.output_tokens or 0 for turn in self.history.turns[-10:]]
-        return self._facts.cost(Usage(self.context.tokens, self._limits.room or max([500, *lately]), 0))
+        return self._facts.cost(Usage(self.context.tokens, self.limits.room or max([500, *lately]), 0))
 
     def hold(self, purses: Sequence[Purse]) -> None:
         """Keep what it may cost until it is paid, or refuse it because that is more than is allowed.
@@ -66,22 +58,74 @@ class Ask:
             SpendingError: it could.
         """
         cost = self.most_cost()
-        held: list[Purse] = []
-        try:
-            for purse in purses:
-                purse.hold(cost, sure=self._limits.room is not None)
-                held.append(purse)
-        except SpendingError:
-            for purse in held:
-                purse.spent.release(cost or 0.0)
-            raise
-        self._held = cost or 0.0
+        self._held = hold(purses, cost, sure=self.limits.room is not None)
         self._unlimited = cost is None and any(purse.most is not None for purse in purses)
+
+    def recall(self, find: Find) -> None:
+        """Let those turns that are not sent come back with the prompt which *find* says that it may be about."""
+        gauge, reader = self._planner.gauge, self.limits.reader
+        if not self.asked.recall or not self.context.left_out or not self.history.prompt.strip():
+            return
+        found: list[Turn] = []
+        room = self.limits.most / 4
+        for turn in find(self.history.prompt, self.context.left_out):
+            length = gauge.turns(reader, [turn])[0]
+            if length <= room and len(found) < self.asked.recall:
+                found.append(turn)
+                room -= length
+        if not found:
+            return
+        found.sort(key=lambda turn: turn.number or 0)
+        history = replace(self.history, beside=(*self.history.beside, recalled(found)))
+        try:
+            self.context = self._planner.plan(self.policy, history, self.limits)
+        except ContextOverflowError:
+            return  # it would not fit
+        self.history = history
+
+    @property
+    def to_summarise(self) -> Sequence[Turn]:
+        """The turns that nobody has summarised and that are not sent from here on, if that is what the policy wants."""
+        cut = self.context.cut
+        return self.unread(cut[-1].number or 0) if cut and summarises(self.policy) else []
+
+    def unread(self, through: int) -> Sequence[Turn]:
+        """Return the turns up to number *through* that no summary holds, oldest first."""
+        before = self.summary.through if self.summary else 0
+        return [turn for turn in self.history.turns if before < (turn.number or 0) <= through]
+
+    def before(self, turns: Sequence[Turn]) -> list[Message]:
+        """Return what was sent so far, up to the last of *turns*: as it was sent, so that it is in a cache.
+
+        Nothing, if not all of them were among it.
+        """
+        sent = {turn.number or 0: turn for turn in (*self.context.cut, *self.context.turns)}
+        if not all(turn.number in sent for turn in turns):
+            return []
+        last = turns[-1].number or 0
+        return self.history.messages([sent[each] for each in sorted(sent) if each <= last], self.summary)[:-1]
+
+    @property
+    def summary(self) -> Summary | None:
+        """The summary that is sent."""
+        return self.context.sent.summary if self.context.sent else None
+
+    def summarised(self, summary: Summary) -> bool:
+        """Send *summary* in place of what is cut; False: there is no room for it."""
+        context = self._planner.summarized(self.context, summary, self.history, self.limits)
+        if context.tokens > self.limits.most:
+            return False
+        self.context = context
+        return True
+
+    def not_summarised(self, why: str) -> None:
+        """Send nothing in place of what is cut, and say *why*."""
+        self._unsummarised = why
 
     def shorter(self, exc: ContextOverflowError) -> str:
         """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
         gauge, reader = self._planner.gauge, self._facts.reader
-        limits = overflowed(gauge, self.context, self._limits, exc)
+        limits = overflowed(gauge, self.context, self.limits, exc)
         if limits is None or not is_budget(self.policy):
             return ""
         try:
@@ -91,23 +135,30 @@ class Ask:
         if not context.cut:
             return ""
         self._window = max(exc.window or self.context.tokens - 1, gauge.most_read.get(reader, 0))
-        self.context, self._limits = context, limits
+        self.context, self.limits = context, limits
         takes = f" (it takes {exc.window:,} tokens)" if exc.window else ""
         return f"the server found the request too long{takes}; sent again without {self._gone()[0]}"
 
     def remarks(self) -> list[str]:
         """Return what must be said before the request is sent."""
-        said = []
-        if self.context.cut:
-            back = "; --context all sends everything again" if self._limits.most == self._limits.budget else ""
-            said.append(f"{' '.join(self._gone())} not sent from here on: {self.context.why}{back}")
+        said = [self._about_the_cut()] if self.context.cut else []
         last = self.history.turns[-1] if self.history.turns else None
-        if last and last.sent and last.sent.system != self.history.system and (last.size or 0) >= KEPT_FROM:
-            said.append(f"the system prompt has changed, so nothing of the ~{last.size:,} tokens so far is cached")
+        if last and last.sent and (last.size or 0) >= KEPT_FROM and (changed := _changed(last.sent, self.history)):
+            said.append(f"{changed} changed, so nothing of the ~{last.size:,} tokens so far is cached")
         if self._unlimited:
             model = self._facts.reader[1]
             said.append(f"max_cost cannot hold here: {model!r} has no known price; give it in ChatMagic.models")
         return said
+
+    def _about_the_cut(self) -> str:
+        way = "not sent"
+        if self.to_summarise:
+            way = f"not sent, and not summarized because {self._unsummarised},"
+        elif summarises(self.policy):
+            way = "summarized"
+        back = "; --context all sends everything again" if self.limits.most == self.limits.budget else ""
+        retry = "; %chat compact tries again" if self._unsummarised else ""
+        return f"{' '.join(self._gone())} {way} from here on: {self.context.why}{retry or back}"
 
     def _gone(self) -> tuple[str, str]:
         cut = self.context.cut
@@ -126,7 +177,7 @@ class Ask:
         report = learn(
             gauge,
             self.context,
-            self._limits,
+            self.limits,
             came.text,
             came.usage,
             thought=bool(came.reasoning),
@@ -138,24 +189,35 @@ class Ask:
             doubted = f"the window of {reader[1]!r} seems to be smaller than you say in"
             said.append(
                 f"{reader[0]} has read {report.read:,} tokens where ~{self.context.tokens:,} were sent: it seems to "
-                f"drop the beginning; {doubted if self._limits.own else taken} ChatMagic.models"
+                f"drop the beginning; {doubted if self.limits.own else taken} ChatMagic.models"
             )
+        if self.history.beside:  # it goes with this prompt only
+            size -= round(gauge.text(reader, "".join(map(str, self.history.beside))))
         if came.joined:  # the prompt that asked for the rest is not sent again
             size -= round(gauge.prompt(reader, self.history.prompt))
         return size, said
 
     def pay(self, came: Came, purses: Sequence[Purse]) -> Usage:
         """Count what the request has cost, as far as anybody knows; return what it used, with the cost."""
-        used = came.usage
-        guessed = not used.input_tokens or used.output_tokens is None
-        if guessed:
-            written = round(self._planner.gauge.text(self._facts.reader, came.text + came.reasoning))
-            out = written if used.output_tokens is None else used.output_tokens
-            used = replace(used, input_tokens=used.input_tokens or self.context.tokens, output_tokens=out)
-        used = replace(used, cost=self._facts.cost(used))
-        for purse in purses:
-            purse.spent.release(self._held)
-            if came.billed or not guessed:
-                purse.spent.add(used, guessed=guessed)
-        # A guess is no report, but what is free is free however much it was.
-        return replace(came.usage, cost=used.cost) if not guessed or used.cost == 0 else came.usage
+        return paid(came, self.context.tokens, self._facts, self._planner.gauge, purses, self._held)
+
+
+def paid(came: Came, tokens: int, facts: Facts, gauge: Gauge, purses: Sequence[Purse], held: float) -> Usage:
+    """Count in *purses* what a request of about so many *tokens* has cost; return what it used, with the cost."""
+    used = came.usage
+    guessed = not used.input_tokens or used.output_tokens is None
+    if guessed:
+        written = round(gauge.text(facts.reader, came.text + came.reasoning))
+        out = written if used.output_tokens is None else used.output_tokens
+        used = replace(used, input_tokens=used.input_tokens or tokens, output_tokens=out)
+    used = replace(used, cost=facts.cost(used))
+    settle(purses, held, used if came.billed or not guessed else None, guessed=guessed)
+    # A guess is no report, but what is free is free however much it was.
+    return replace(came.usage, cost=used.cost) if not guessed or used.cost == 0 else came.usage
+
+
+def _changed(before: Sent, history: History) -> str:
+    """Say what of the system message is not what it was *before*."""
+    if before.system != history.system:
+        return "the system prompt has"
+    return "the facts have" if before.facts != history.facts else ""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import random
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from chatmagic.asking import Ask, Came
+from chatmagic.asking import Ask
+from chatmagic.compacting import Compactor
 from chatmagic.conversation.context import BUDGET, History, Planner
 from chatmagic.conversation.estimate import estimate
-from chatmagic.conversation.messages import Cell, Status, Turn, Usage
+from chatmagic.conversation.memory import Beside
+from chatmagic.conversation.messages import Cell, Turn
 from chatmagic.conversation.session import Session, State, parting
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.conversation.spending import Purse
@@ -27,40 +25,17 @@ from chatmagic.errors import (
     ContextOverflowError,
     CutReplyError,
     InterruptedTurnError,
-    RequestError,
     SettingError,
 )
-from chatmagic.events import (
-    Client,
-    Delta,
-    Event,
-    Finished,
-    Reasoning,
-    Remark,
-    Renderer,
-    Request,
-    Sending,
-    Used,
-    Waiting,
-)
+from chatmagic.events import Client, Delta, Event, Remark, Renderer, Request, Sending
+from chatmagic.listening import ENDINGS, PATIENT, Reply, Retry, persistently
 
 __all__ = ["Retry", "TurnHook", "run_turn"]
-
 
 TurnHook = Callable[[Session, Turn], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a request is sent at the most, and the longest wait (seconds) that a server may ask for."""
-
-    tries: int = 4
-    longest: float = 60.0
-    sleep: Callable[[float], None] = time.sleep
-
-
 NOWHERE = Cell()
-PATIENT = Retry()
 GO_ON = "Your last message broke off. Go on exactly where it ended: repeat nothing of it, and add no introduction."
 
 
@@ -82,6 +57,8 @@ def run_turn(
     planner: Planner | None = None,
     budget: int = BUDGET,
     purse: Purse | None = None,
+    facts: Sequence[str] = (),
+    beside: Sequence[Beside] = (),
     retry: Retry = PATIENT,
     on_turn: Sequence[TurnHook] = (),
     notices: Sequence[str] = (),
@@ -93,7 +70,8 @@ def run_turn(
     there is text to keep. Then the turn takes the place of *instead*; with *go_on* it is that turn, its reply and
     what the model adds to it joined. *undo* is what takes it back (None: this need not be said). *notices* are shown
     with the reply, after them whatever has to be said about it. *planner* decides what of the history is sent, within
-    *budget* (tokens), and learns from what comes back; the cost goes into *purse* and into the session's own.
+    *budget* (tokens), and learns from what comes back; the cost goes into *purse* and into the session's own. *facts*
+    hold in every session; what stands *beside* the prompt goes with it this time.
 
     Raises:
         ContextOverflowError: the prompt is too long; nothing was sent, or the server refused it.
@@ -108,15 +86,28 @@ def run_turn(
     if asked.model is None:
         raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
     pinned = begin.pinned | ({instead.number or 0} if instead and go_on else set())
-    history = History(session.upto(instead if go_on else begin.head), asked.system, GO_ON if go_on else prompt, pinned)
-    ask = Ask(planner or Planner(Gauge(estimate)), client.facts(asked.model, asked.parameters), history, asked, budget)
+    head = instead if go_on else begin.head
+    history = History(
+        session.upto(head),
+        asked.system,
+        GO_ON if go_on else prompt,
+        pinned,
+        (*facts, *begin.facts),
+        tuple(beside),
+        None if go_on else begin.cut_here,
+    )
+    planner = planner or Planner(Gauge(estimate))
+    ask = Ask(planner, client.facts(asked.model, asked.parameters), history, asked, budget)
+    if not go_on:
+        ask.recall(session.tree.words)
     raised = f"max_cost=AMOUNT in {session.name!r} (%chat set, --set)"
     purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, raised), *([purse] if purse else [])]
     ask.hold(purses)
+    compactor = Compactor(client, planner.gauge, budget, retry, purses, session.tree.summaries, session.tree.key)
     request = Request(asked.model, ask.context.messages, asked.parameters, stream, session.tree.key)
-    reply = _Reply(list(notices), instead.reply if instead and go_on else "")
+    reply = Reply(list(notices), instead.reply if instead and go_on else "")
     try:
-        _listen(request, ask, reply, client, renderer, retry, session.name)
+        _listen(request, ask, reply, client, compactor, renderer, session.name)
     except BaseException:
         with _undisturbed():
             ask.pay(reply.came, purses)
@@ -200,110 +191,20 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-class _Reply:
-    """What has come so far."""
-
-    def __init__(self, notices: list[str], begun: str) -> None:
-        self.notices = notices
-        self.begun = begun
-        """What an earlier request brought; all else is of this one."""
-        self.endpoint = ""
-        self.usage = Usage()
-        self.status: Status = "complete"
-        self.finish: str | None = None
-        self.trouble = ""
-        self.bug: Exception | None = None
-        self.refused = False
-        """True if a server has said that it does not answer, or there was none."""
-        self._parts: list[str] = []
-        self._thoughts: list[str] = []
-        self._started, self._clock = time.time(), time.perf_counter()
-
-    @property
-    def text(self) -> str:
-        return "".join(self._parts)
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(self._thoughts)
-
-    def take(self, event: Event) -> None:
-        match event:
-            case Delta(text):
-                self._parts.append(text)
-            case Reasoning(text):
-                self._thoughts.append(text)
-            case Used(usage):
-                # Some report in parts.
-                parts = {name: value for name, value in asdict(usage).items() if value is not None}
-                self.usage = replace(self.usage, **parts)
-            case Finished(reason):
-                self.finish = reason
-            case Sending(endpoint):
-                self.endpoint = endpoint
-                # Nothing of a try that failed belongs to the next one.
-                self.usage, self.finish, self.refused = Usage(), None, False
-                self._parts.clear()
-                self._thoughts.clear()
-            case Remark(text):
-                self.notices.append(text)
-
-    @property
-    def came(self) -> Came:
-        """What came, as far as it is measured and paid."""
-        return Came(self.text, self.reasoning, self.usage, bool(self.endpoint) and not self.refused, bool(self.begun))
-
-    def end(self, status: Status, trouble: str) -> None:
-        self.status = status
-        self.trouble = trouble
-
-    def turn(self, prompt: str, **belongs: Any) -> Turn:
-        """Return the turn that this reply makes with its prompt and what *belongs* to it."""
-        return Turn(
-            prompt=prompt,
-            reply=self.begun + self.text,
-            reasoning=self.reasoning,
-            endpoint=self.endpoint,
-            usage=self.usage,
-            status=self.status,
-            finish=self.finish,
-            started=self._started,
-            seconds=time.perf_counter() - self._clock,
-            **belongs,
-        )
-
-    def nothing(self) -> RequestError:
-        """Return the error for a reply that has no text."""
-        thought = f" after {len(self.reasoning):,} characters of reasoning" if self.reasoning else ""
-        if self.finish is None:
-            return RequestError(f"the stream of {self.endpoint} ended{thought} without any text; nothing was stored")
-        advice = _ENDINGS.get(self.finish, f"it ended with {self.finish!r}")
-        return RequestError(f"the model gave no text{thought}: {advice}; nothing was stored")
-
-
-_ENDINGS = {
-    "stop": "it just stopped",
-    "length": "the reply reached the limit of its length (max_completion_tokens, or the model's context window)",
-    "content_filter": "the provider's content filter stopped the reply",
-    "refusal": "the model refused to answer",
-    "tool_calls": "it asked for tools, and none were offered",
-}
-
-
 def _listen(
     request: Request,
     ask: Ask,
-    reply: _Reply,
+    reply: Reply,
     client: Client,
+    compactor: Compactor,
     renderer: Renderer,
-    retry: Retry,
     name: str,
 ) -> None:
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
         renderer.start(name, request.model)
         before = [reply.begun] * bool(reply.begun)
-        for event in _told_of_moves(name, ask, _fitted(request, ask, reply, client, retry)):
+        for event in _told_of_moves(name, ask, _fitted(request, ask, reply, client, compactor)):
             if isinstance(event, Delta) and before:
                 renderer.show(Delta(before.pop()))
             reply.take(event)
@@ -325,15 +226,16 @@ def _listen(
     if reply.status == "complete" and reply.finish is None:
         reply.end("cut", "the stream ended without a finish reason")
     elif reply.finish not in (None, "stop"):
-        ending = _ENDINGS.get(str(reply.finish), f"the reply ended with {reply.finish!r}")
+        ending = ENDINGS.get(str(reply.finish), f"the reply ended with {reply.finish!r}")
         reply.notices.append(ending)
 
 
-def _fitted(request: Request, ask: Ask, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
+def _fitted(request: Request, ask: Ask, reply: Reply, client: Client, compactor: Compactor) -> Iterator[Event]:
     """Yield what answers *request* or, if the server finds it too long, a shorter one that is sent once."""
+    yield from compactor.fit(ask)
     yield from map(Remark, ask.remarks())
     try:
-        yield from _persistently(request, reply, client, retry)
+        yield from persistently(replace(request, messages=ask.context.messages), reply, client, compactor.retry)
     except ContextOverflowError as exc:
         said = "" if reply.text.strip() else ask.shorter(exc)
         if not said:
@@ -341,7 +243,8 @@ def _fitted(request: Request, ask: Ask, reply: _Reply, client: Client, retry: Re
     else:
         return
     yield Remark(said)
-    yield from _persistently(replace(request, messages=ask.context.messages), reply, client, retry)
+    yield from compactor.fit(ask)
+    yield from persistently(replace(request, messages=ask.context.messages), reply, client, compactor.retry)
 
 
 def _told_of_moves(name: str, ask: Ask, events: Iterator[Event]) -> Iterator[Event]:
@@ -358,33 +261,6 @@ def _told_of_moves(name: str, ask: Ask, events: Iterator[Event]) -> Iterator[Eve
             before = None
 
 
-def _persistently(request: Request, reply: _Reply, client: Client, retry: Retry) -> Iterator[Event]:
-    """Yield the events of the first try that works; a try that has brought text is the last one."""
-    attempt = 1
-    while True:
-        try:
-            yield from client.stream(request)
-        except RequestError as exc:
-            reply.refused = not reply.text.strip()
-            wait = 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25) if exc.retry_after is None else exc.retry_after  # noqa: S311 - no secret
-            if reply.text.strip() or not exc.retryable or attempt >= retry.tries or wait > retry.longest:
-                if attempt > 1:
-                    reply.notices.append(f"gave up after {attempt} tries")
-                raise
-            attempt += 1
-            yield from _countdown(f"{exc} (try {attempt} of {retry.tries})", wait, retry.sleep)
-            yield Remark(f"sent again (try {attempt} of {retry.tries}) because: {exc}")
-        else:
-            return
-
-
-def _countdown(reason: str, seconds: float, sleep: Callable[[float], None]) -> Iterator[Waiting]:
-    while seconds > 0:
-        yield Waiting(reason, math.ceil(seconds))
-        sleep(min(seconds, 1.0))
-        seconds -= 1.0
-
-
 def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
     for hook in hooks:
         try:
@@ -393,7 +269,7 @@ def _tell(hooks: Sequence[TurnHook], session: Session, turn: Turn) -> None:
             warnings.warn(f"a hook failed with {type(exc).__name__}: {exc}; the turn is kept", ChatMagicWarning, 2)
 
 
-def _raise_unless_complete(session: Session, turn: Turn, reply: _Reply, undo: str | None) -> None:
+def _raise_unless_complete(session: Session, turn: Turn, reply: Reply, undo: str | None) -> None:
     if turn.status == "complete":
         return
     drop = f" ({undo} drops it)" if undo else ""

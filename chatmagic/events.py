@@ -10,6 +10,7 @@ from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.tokens import Reader
 
 __all__ = [
+    "Busy",
     "Client",
     "Delta",
     "Event",
@@ -68,6 +69,14 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """Something else is asked first: *what* is done so. An *instant* answer is there at once."""
+
+    what: str
+    instant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sending:
     """The request goes out now. An *instant* reply is there at once, and is painted once, however slow the machine."""
 
@@ -118,7 +127,7 @@ class Waiting:
     seconds: int
 
 
-Event = Queued | Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
+Event = Queued | Busy | Sending | Delta | Reasoning | Used | Finished | Remark | Waiting
 
 
 class Client(Protocol):

@@ -72,7 +72,10 @@ HELP = Option(("--help",), "show this help; nothing is sent")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a line may hold after *magic*: words (``NAME``, ``[N]``, ``[KEY=VALUE …]``) and options."""
+    """What a line may hold after *magic*: words (``NAME``, ``[N]``, ``[KEY=VALUE …]``) and options.
+
+    The only word of a *raw* one is all of the line behind its options, as it was typed.
+    """
 
     magic: str
     summary: str
@@ -80,6 +83,7 @@ class Form:
     options: tuple[Option, ...] = ()
     more: str = ""
     surplus: str = "{word!r} is one word too many"
+    raw: bool = False
 
     def read(self, line: str) -> dict[str, Any]:
         """Return the values by the name of their word or option (in small letters, without brackets).
@@ -91,7 +95,8 @@ class Form:
             LineError: the line does not fit the description.
         """
         values: dict[str, Any] = {option.key: option.absent for option in self._all_options}
-        bare: list[str] = []
+        line, text = self._parted(line) if self.raw else (line, "")
+        bare = [text] if text else []
         words = iter(split(line))
         for word in words:
             if word.quoted or not word.text.startswith("-") or word.text == "-":
@@ -101,6 +106,18 @@ class Form:
         if not values["help"]:
             values |= self._fitted(bare)
         return values
+
+    def _parted(self, line: str) -> tuple[str, str]:
+        """Return the options that *line* begins with, and the rest of it."""
+        end, value_follows = 0, False
+        for match in _WORD.finditer(line):
+            word = match[0]
+            if not value_follows and ((match["quote"] and not match["head"]) or not _OPTION.match(word)):
+                return line[:end], line[match.start() :].rstrip()
+            option = None if value_follows else self._option(word.partition("=")[0])
+            value_follows = option is not None and option.value is not None and "=" not in word
+            end = match.end()
+        return line, ""
 
     def _take(self, text: str, words: Iterable[Word], values: dict[str, Any]) -> None:
         name, equals, inline = text.partition("=")

@@ -213,7 +213,7 @@ def test_all_that_does_not_fit() -> None:
     for _ in range(7):
         talk.ask()
 
-    with pytest.raises(ContextOverflowError, match="--context budget cuts"):
+    with pytest.raises(ContextOverflowError, match="--context summary or budget cuts"):
         talk.ask()
 
 

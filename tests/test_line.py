@@ -488,3 +488,31 @@ def test_what_is_written_reads_as_it_was_meant(
 def test_written(wanted: Settings, text: str) -> None:
     """Options are written the way a person would."""
     assert written(wanted) == (text, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "model"),
+    [
+        ("It's -m 4 \"quoted", "It's -m 4 \"quoted", None),
+        ("  two  blanks ", "two  blanks", None),
+        ("-m ollama:x  a --model b", "a --model b", "ollama:x"),
+        ('--model="a b" -5 degrees', "-5 degrees", "a b"),
+        ("'--model' is text", "'--model' is text", None),
+    ],
+)
+def test_raw(line: str, text: str, model: str | None) -> None:
+    """The word of a raw form is the rest of the line as it was typed; options stand before it."""
+    form = Form("%chat note", "", ("TEXT",), (Option(("-m", "--model"), "", "MODEL"),), raw=True)
+
+    values = form.read(line)
+
+    assert (values["text"], values["model"]) == (text, model)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"), [("", "needs TEXT"), ("--modle x y", "Did you mean --model"), ("-m", "value")]
+)
+def test_raw_that_cannot_be_read(line: str, error: str) -> None:
+    """A raw form needs its text, and knows its options."""
+    with pytest.raises(LineError, match=error):
+        Form("%chat note", "", ("TEXT",), (Option(("-m", "--model"), "", "MODEL"),), raw=True).read(line)

@@ -678,7 +678,7 @@ def tab(shell: InteractiveShell, code: str) -> list[str]:
         ("%chat set max_cos", ["max_cost="]),
         ("%chat set max_cost=1 max_cos", []),
         ("%chat set con", ["context="]),
-        ("%chat set context=", ["budget", "budget:", "last:", "all"]),
+        ("%chat set context=", ["budget", "budget:", "summary", "summary:", "last:", "all"]),
         ("%chat set seed=1 context=l", ["last:"]),
         ("%%chat --context a", ["all"]),
         ("%chat cont", ["continue", "context"]),

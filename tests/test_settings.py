@@ -147,7 +147,7 @@ def test_ours(key: str) -> None:
             checked({"model": "m", key: value})
 
 
-@pytest.mark.parametrize("key", ["recall", "tools"])
+@pytest.mark.parametrize("key", ["tools"])
 def test_reserved(key: str) -> None:
     """The words that chatmagic keeps for itself are refused, not sent to the server as parameters."""
     with pytest.raises(SettingError, match=f"^'{key}' cannot be set: the word is kept for chatmagic"):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import traceback
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatmagic.conversation.messages import Message, Sent, Turn
-from chatmagic.conversation.policy import KNOWN, read_policy
+from chatmagic.conversation.memory import Beside, system_message
+from chatmagic.conversation.messages import Cut, Message, Sent, Summary, Turn
+from chatmagic.conversation.policy import KNOWN, is_budget, read_policy, summarises
 from chatmagic.conversation.tokens import Gauge, Reader
 from chatmagic.errors import ChatMagicError, ContextOverflowError, SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["BUDGET", "Context", "ContextPolicy", "History", "Limits", "Planner", "spans"]
+__all__ = ["BUDGET", "Context", "ContextPolicy", "History", "Limits", "Planner", "room_for_summary", "spans"]
 
 BUDGET = 200_000
 """Tokens that a request may have if nobody says otherwise: below the price step at 272,000."""
@@ -26,20 +27,46 @@ ContextPolicy = Callable[[list[Message]], Sequence[Message | Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What could be sent: the line (oldest turn first), the numbers of pinned turns, system prompt, new prompt."""
+    """What could be sent: the line (oldest turn first), the numbers of pinned turns, system prompt, new prompt.
+
+    The *facts* go with the system prompt, what stands *beside* the prompt goes before it. A *cut* by hand is given
+    where nothing was asked since.
+    """
 
     turns: Sequence[Turn]
     system: str | None = None
     prompt: str = ""
     pinned: frozenset[int] = frozenset()
+    facts: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
+    cut: Cut | None = None
 
-    def messages(self, turns: Sequence[Turn]) -> list[Message]:
+    def messages(self, turns: Sequence[Turn], summary: Summary | None = None) -> list[Message]:
         """Return what is sent with these *turns*: one system message first, the new prompt last."""
-        messages = [Message("system", self.system)] if self.system else []
+        system = system_message(self.system, self.facts, summary)
+        messages = [Message("system", system)] if system else []
         for turn in turns:
             messages += turn.messages
-        messages.append(Message("user", self.prompt))
+        messages.append(Message("user", self.newest))
         return messages
+
+    @property
+    def newest(self) -> str:
+        """The text of the newest message: the prompt, behind what stands beside it."""
+        return "".join(map(str, self.beside)) + self.prompt
+
+    def beginnings(self, policy: str) -> Iterator[tuple[int, Summary | None]]:
+        """Yield where what is sent may begin, and the summary of what is before: the first that fits is taken."""
+        last = self.turns[-1].sent if self.turns else None
+        if self.cut is not None:
+            yield self.cut.start, self.cut.summary
+        elif last and last.policy == policy:
+            yield last.start, last.summary
+        else:
+            # Whoever has just named another budget may get back what the one before has left out.
+            yield 0, None
+            if last and last.summary:
+                yield last.summary.through + 1, last.summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +84,8 @@ class Limits:
 
     def under(self, policy: str) -> Limits:
         """Return the limits that hold under *policy*, which may name a budget of its own."""
-        name, count = read_policy(policy)
-        return replace(self, budget=count) if name == "budget" and count else self
+        count = read_policy(policy)[1]
+        return replace(self, budget=count) if is_budget(policy) and count else self
 
     @property
     def most(self) -> int:
@@ -108,7 +135,7 @@ class Planner:
             SettingError: there is no such policy, or what it returns cannot be sent.
         """
         name, count = read_policy(policy)
-        if name == "budget":
+        if is_budget(policy):
             return self._within(policy, history, limits.under(policy))
         if name in ("all", "last"):
             start = 0 if count is None else _start(history.turns, len(history.turns) - count)
@@ -117,7 +144,7 @@ class Planner:
             context = self._chosen(name, history, limits.reader)
         if self._overflows(context.tokens, limits):
             takes = f"{limits.reader[1]!r} takes {limits.window:,}"
-            way_out = "--context budget cuts its history" if context.turns else "Shorten the prompt"
+            way_out = "--context summary or budget cuts its history" if context.turns else "Shorten the prompt"
             raise ContextOverflowError(
                 f"the request would have ~{context.tokens:,} tokens, and {takes}. {way_out}; nothing was sent",
                 window=limits.window,
@@ -136,44 +163,56 @@ class Planner:
         tokens = round(self.gauge.request(reader, messages))
         return Context(messages, tokens, turns=turns, left_out=left_out, why=f"left out by {name}")
 
-    def _from(self, start: int, policy: str, history: History, reader: Reader) -> Context:
-        """Send the turns from number *start* on, and the pinned ones before them."""
+    def _from(
+        self, start: int, policy: str, history: History, reader: Reader, summary: Summary | None = None
+    ) -> Context:
+        """Send the turns from number *start* on, and the pinned ones and the *summary* before them."""
         place = bisect_left(history.turns, start, key=_number)
         turns, left_out = history.turns[place:], history.turns[:place]
         pinned = [turn for turn in left_out if turn.number in history.pinned] if history.pinned else []
         if pinned:
             turns, left_out = [*pinned, *turns], [turn for turn in left_out if turn.number not in history.pinned]
-        sent = Sent(policy, history.system, start, tuple(map(_number, pinned)))
-        messages = history.messages(turns)
+        sent = Sent(
+            policy,
+            history.system,
+            start,
+            tuple(map(_number, pinned)),
+            facts=history.facts,
+            summary=summary,
+            recalled=tuple(_number(turn) for each in history.beside for turn in each.turns),
+            read=tuple(each.session for each in history.beside if each.session),
+        )
+        messages = history.messages(turns, summary)
         base = _base(turns, sent, reader)
-        more = self.gauge.prompt(reader, history.prompt) if base else self.gauge.request(reader, messages)
+        more = self.gauge.prompt(reader, history.newest) if base else self.gauge.request(reader, messages)
         tokens = round((base or 0) + more)
         why = f"left out by {policy}" if policy.startswith("last") else "left out by an earlier cut"
+        if summary and left_out and _number(left_out[-1]) <= summary.through:
+            why = "summarized"
         return Context(messages, tokens, base, turns, left_out, why=why, sent=replace(sent, tokens=tokens))
 
     def _within(self, policy: str, history: History, limits: Limits) -> Context:
         """Send what was sent before and the new prompt; where that is too long, cut the history once to half."""
-        last = history.turns[-1].sent if history.turns else None
-        # Whoever has just named another budget may get back what the one before has left out.
-        start = last.start if last and last.policy == policy else 0
-        whole = self._from(start, policy, history, limits.reader)
-        if whole.tokens <= limits.most:
-            return whole
+        for start, summary in history.beginnings(policy):
+            whole = self._from(start, policy, history, limits.reader, summary)
+            if whole.tokens <= limits.most:
+                return whole
         pinned = [turn for turn in whole.turns if turn.number in history.pinned]
-        stays = self.gauge.request(limits.reader, history.messages(pinned))
+        stays = self.gauge.request(limits.reader, history.messages(pinned, summary))
         if self._overflows(stays, limits) or stays > limits.budget:
-            raise self._too_long(history, pinned, round(stays), limits)
+            raise self._too_long(history, pinned, summary, round(stays), limits)
         free = [turn for turn in whole.turns if turn.number not in history.pinned]
         lengths = self.gauge.turns(limits.reader, free)
         # What was reported for all of them together is surer than what each is thought to be.
         scale = max(whole.tokens - stays, 0.0) / (sum(lengths) or 1.0)
         kept, room = 0.0, limits.most - stays
+        newest = room - room_for_summary(limits) if summarises(policy) else room
         # The newest turn stays if it can: the new prompt is most likely about it.
-        while free and kept + lengths[-1] * scale <= (room / 2 if kept else room):
+        while free and kept + lengths[-1] * scale <= (room / 2 if kept else newest):
             kept += lengths.pop() * scale
             free.pop()
         start = _number(free[-1]) + 1 if free else start
-        context = self._from(start, policy, history, limits.reader)
+        context = self._from(start, policy, history, limits.reader, summary)
         tokens = round(stays + kept)
         sent = context.sent and replace(context.sent, tokens=tokens)
         why = _because(len(free), whole.tokens, limits)
@@ -184,8 +223,33 @@ class Planner:
         slack = 1.0 if self.gauge.knows(limits.reader) else 1.25
         return limits.window is not None and tokens > limits.window * slack
 
-    def _too_long(self, history: History, pinned: Sequence[Turn], tokens: int, limits: Limits) -> ContextOverflowError:
-        along = [each for each, there in (("the system prompt", history.system), ("pinned turns", pinned)) if there]
+    def summarized(self, context: Context, summary: Summary, history: History, limits: Limits) -> Context:
+        """Return what is sent when a *summary* stands for what *context* has cut."""
+        assert context.sent is not None  # noqa: S101 - only our own policies cut
+        before = context.sent.summary
+        after = self._from(context.sent.start, context.sent.policy, history, limits.reader, summary)
+        less = self.gauge.text(limits.reader, before.text) if before else 0.0
+        tokens = round(context.tokens + self.gauge.text(limits.reader, summary.text) - less)
+        return replace(
+            after,
+            tokens=tokens,
+            base=None,
+            cut=context.cut,
+            why=context.why,
+            sent=after.sent and replace(after.sent, tokens=tokens),
+        )
+
+    def _too_long(
+        self, history: History, pinned: Sequence[Turn], summary: Summary | None, tokens: int, limits: Limits
+    ) -> ContextOverflowError:
+        there = {
+            "the system prompt": history.system,
+            "the facts": history.facts,
+            "the summary": summary,
+            "pinned turns": pinned,
+            "what is recalled or read": history.beside,
+        }
+        along = [each for each, is_there in there.items() if is_there]
         what = f"with {' and '.join(along)}" if along else "alone"
         has = f"the prompt {what} would be ~{tokens:,} tokens"
         if limits.window is not None and tokens > limits.window:
@@ -194,6 +258,11 @@ class Planner:
         else:
             said = f"{has}, more than the budget of {limits.budget:,}. --context budget:{_rounded_up(tokens)} allows it"
         return ContextOverflowError(f"{said}; nothing was sent", window=limits.window, size=tokens)
+
+
+def room_for_summary(limits: Limits) -> int:
+    """Return how many tokens a summary may have."""
+    return min(4_000, limits.most // 4)
 
 
 def _number(turn: Turn) -> int:

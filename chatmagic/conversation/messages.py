@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.plain import one_line
 
-__all__ = ["Cell", "Message", "Role", "Sent", "Status", "Turn", "Usage"]
+__all__ = ["NOTHING_USED", "Cell", "Cut", "Message", "Role", "Sent", "Status", "Summary", "Turn", "Usage"]
 
 Role = Literal["system", "user", "assistant"]
 Status = Literal["complete", "interrupted", "cut"]
@@ -49,6 +49,8 @@ class Usage:
         )
 
 
+NOTHING_USED = Usage(0, 0, 0, 0, 0, 0.0)
+
 _N = TypeVar("_N", int, float)
 
 
@@ -57,11 +59,37 @@ def _sum(a: _N | None, b: _N | None) -> _N | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What a request held before its prompt, chosen by the context *policy*: the *system* prompt and turns.
+class Summary:
+    """What is sent in place of the turns up to number *through*; who wrote it has read all of them.
 
-    The turns are the *pinned* ones (by number) and, behind them, those of the line from number *start* on. *tokens* is
-    how long the request was expected to be.
+    *facts* are what the *model* proposed to keep beyond it. *usage* is what its *requests* used together; a person who
+    has written it needed none.
+    """
+
+    text: str
+    through: int
+    facts: tuple[str, ...] = ()
+    model: str = ""
+    usage: Usage = NOTHING_USED
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cut that was made by hand, behind turn *at*: what is sent begins with turn *start*, after a *summary*."""
+
+    at: int
+    start: int
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a request held before its prompt, chosen by the context *policy*: the system message and turns.
+
+    The one is made of the *system* prompt, the *facts* and the *summary*. The turns are the *pinned* ones (by number)
+    and, behind them, those of the line from number *start* on. With the prompt went the turns that were *recalled*, and
+    what was said in the sessions that were *read*. *tokens* is how long the request was expected to be.
     """
 
     policy: str = ""
@@ -69,10 +97,18 @@ class Sent:
     start: int = 0
     pinned: tuple[int, ...] = ()
     tokens: int = 0
+    facts: tuple[str, ...] = ()
+    summary: Summary | None = None
+    recalled: tuple[int, ...] = ()
+    read: tuple[str, ...] = ()
 
     def begins_like(self, other: Sent) -> bool:
-        """True if what the two hold is the same, as far as the line was the same."""
-        return (self.system, self.start, self.pinned) == (other.system, other.start, other.pinned)
+        """True if what the two hold before the prompt is the same, as far as the line was the same."""
+        return self._beginning == other._beginning
+
+    @property
+    def _beginning(self) -> tuple[object, ...]:
+        return self.system, self.facts, self.summary and self.summary.text, self.start, self.pinned
 
 
 @dataclass(frozen=True, slots=True)

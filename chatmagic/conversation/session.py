@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 
-from chatmagic.conversation.messages import Cell, Message, Turn, Usage
+from chatmagic.conversation.messages import NOTHING_USED, Cell, Cut, Message, Summary, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.conversation.spending import Spent
 from chatmagic.errors import SessionError
@@ -51,8 +51,23 @@ class Tree:
         self.turns: list[Turn] = []
         self.key = os.urandom(16).hex()  # not uuid, whose import costs more than this file
         """What requests with turns of this tree have in common; random, and says nothing about them."""
+        self.summaries: dict[int, Summary] = {}
+        """What was written of all turns up to one, by the number of that: no line to it has others."""
         self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
+        self._words: Callable[[str, Sequence[Turn]], Sequence[Turn]] | None = None
         self._growing = threading.Lock()  # forks share a tree
+
+    def words(self, prompt: str, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Return those of *turns* that share words with *prompt*, the best one first.
+
+        Raises:
+            SettingError: Python's SQLite cannot search texts.
+        """
+        if self._words is None:
+            from chatmagic.conversation.recall import Words
+
+            self._words = Words()
+        return self._words(prompt, turns)
 
     def grow(self, turn: Turn) -> Turn:
         """Store *turn* under the next number."""
@@ -80,7 +95,8 @@ class State:
     """Where a session stands: its newest turn, its own settings, and what the cells of the line have asked for.
 
     ``since`` says for each of its own settings how many turns the tree had when it was set: it wins over what those
-    turns have asked for. ``pinned`` holds numbers of turns.
+    turns have asked for. ``pinned`` holds numbers of turns, ``facts`` are sent whatever else is, and ``cut`` is the
+    newest one that was made by hand.
     """
 
     head: Turn | None = None
@@ -88,6 +104,13 @@ class State:
     line: Settings = NOTHING
     since: Mapping[str, int] = field(default_factory=dict, hash=False)
     pinned: frozenset[int] = frozenset()
+    facts: tuple[str, ...] = ()
+    cut: Cut | None = None
+
+    @property
+    def cut_here(self) -> Cut | None:
+        """The cut that was made by hand since the newest turn."""
+        return self.cut if self.cut and self.head and self.cut.at == self.head.number else None
 
     @property
     def in_force(self) -> Settings:
@@ -202,7 +225,7 @@ class Session:
     @property
     def usage(self) -> Usage:
         """What the turns of the line used together; a count that is unknown for one turn is unknown for all."""
-        return reduce(add, (turn.usage for turn in self._line), Usage(0, 0, 0, 0, 0, 0.0))
+        return reduce(add, (turn.usage for turn in self._line), NOTHING_USED)
 
     def add(self, turn: Turn, instead: Turn | None = None) -> Turn:
         """Store *turn* behind its parent and stand on it; what came behind its parent so far is set aside.
@@ -304,6 +327,30 @@ class Session:
         """
         known = _number(self.tree[number])
         return self._act(f"unpin {number}", lambda state: replace(state, pinned=state.pinned - {known}))
+
+    @property
+    def summary(self) -> Summary | None:
+        """The summary that stands for turns of the line which are not sent any more."""
+        if (cut := self.state.cut_here) is not None:
+            return cut.summary
+        return self.last.sent.summary if self.last and self.last.sent else None
+
+    def compact(self, start: int, summary: Summary) -> bool:
+        """From here on send the turns from number *start* on, and a *summary* of those before; False: so it is."""
+        at = _number(self.last) if self.last else 0
+        return self._act("compact", lambda state: replace(state, cut=Cut(at, start, summary)))
+
+    def remember(self, fact: str) -> bool:
+        """Send *fact* with every prompt; False: it is known already."""
+        return self._act(
+            "remember",
+            lambda state: state if fact in state.facts else replace(state, facts=(*state.facts, fact)),
+        )
+
+    def forget_fact(self, fact: str) -> bool:
+        """Take back that *fact* is sent; False: it is not."""
+        kept = tuple(each for each in self.state.facts if each != fact)
+        return self._act("forget-fact", lambda state: replace(state, facts=kept))
 
     @property
     def done(self) -> list[Act]:

@@ -55,6 +55,8 @@ class Sessions:
         self.watchers: list[Callable[[], None]] = []
         self.spent = Spent()
         """What all requests of the kernel have cost."""
+        self.facts: list[str] = []
+        """What every session is told."""
         self._by_name: dict[str, Session] = {}
         self._drafts: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._lock = threading.RLock()

@@ -15,16 +15,17 @@ from chatmagic.plain import one_line
 __all__ = ["FILLED_IN", "NOTHING", "Settings", "checked"]
 
 FILLED_IN = ("messages", "stream", "stream_options", "n")
-_OURS = ("model", "system", "context", "max_cost")
-_RESERVED = ("recall", "tools")
+_OURS = ("model", "system", "context", "recall", "recall_model", "summary_model", "learn", "max_cost")
+_TEXTS = ("model", "system", "context", "recall_model", "summary_model")
+_RESERVED = ("tools",)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One layer: *values* by key, and the keys that it *unset*s although a layer below has them.
 
-    The keys ``model``, ``system``, ``context`` and ``max_cost`` have our meaning, any other key is a parameter of the
-    request. Values are JSON.
+    The keys ``model``, ``system``, ``context``, ``recall``, ``recall_model``, ``summary_model``, ``learn`` and
+    ``max_cost`` have our meaning, any other key is a parameter of the request. Values are JSON.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -71,6 +72,26 @@ class Settings:
         return self.values.get("context")
 
     @property
+    def recall(self) -> int:
+        """How many of the turns that are not sent come back with a prompt that they fit."""
+        return self.values.get("recall") or 0
+
+    @property
+    def recall_model(self) -> str | None:
+        """The model whose embeddings find them; without one they are found by their words."""
+        return self.values.get("recall_model")
+
+    @property
+    def summary_model(self) -> str | None:
+        """Who writes summaries, if not the model itself."""
+        return self.values.get("summary_model")
+
+    @property
+    def learn(self) -> bool:
+        """Whether a summary comes with facts that are worth keeping."""
+        return bool(self.values.get("learn"))
+
+    @property
     def max_cost(self) -> float | None:
         """How much (USD) all requests of the session may cost together."""
         return self.values.get("max_cost")
@@ -100,10 +121,14 @@ def checked(values: Mapping[str, Any]) -> Settings:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
-        if key in ("model", "system", "context") and not isinstance(value, str):
+        if key in _TEXTS and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
         if key == "context" and value:
             read_policy(value)
+        if key == "recall" and value != "" and not (type(value) is int and 0 <= value <= 100):
+            raise SettingError(f"recall must be a number of turns from 0 to 100, not {one_line(repr(value), 60)}")
+        if key == "learn" and value not in ("", True, False):
+            raise SettingError(f"learn must be true or false, not {one_line(repr(value), 60)}")
         if key == "max_cost" and value != "" and not _is_amount(value):
             raise SettingError(f"max_cost must be an amount of USD from 0 up, not {one_line(repr(value), 60)}")
     return Settings(
@@ -116,7 +141,7 @@ def _slip(key: str) -> str:
     """Say what *key* must mean, if it is so near to a word of ours that nobody can want it sent to a server."""
     if key in ("budget", "max_budget", "token_budget"):
         return "Did you mean context=budget:50000 (tokens)?"
-    near = [each for each in ("context", "max_cost") if difflib.SequenceMatcher(None, key, each).ratio() > 0.86]
+    near = [each for each in _OURS[2:] if difflib.SequenceMatcher(None, key, each).ratio() > 0.86]
     return f"Did you mean {near[0]}?" if near else ""
 
 

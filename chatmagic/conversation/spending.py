@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.errors import SpendingError
 
-__all__ = ["Purse", "Spent", "dollars"]
+__all__ = ["Purse", "Spent", "dollars", "hold", "settle"]
 
 
 class Spent:
@@ -93,6 +94,32 @@ class Purse:
             raise SpendingError(
                 f"{self.whose} {spent}, and this turn {much}; nothing was sent. {self.raised_by} raises the limit"
             )
+
+
+def hold(purses: Sequence[Purse], cost: float | None, *, sure: bool) -> float:
+    """Keep what a request may *cost* in all *purses*, or in none; return what is kept.
+
+    Raises:
+        SpendingError: it is more than one of them allows.
+    """
+    held: list[Purse] = []
+    try:
+        for purse in purses:
+            purse.hold(cost, sure=sure)
+            held.append(purse)
+    except SpendingError:
+        for purse in held:
+            purse.spent.release(cost or 0.0)
+        raise
+    return cost or 0.0
+
+
+def settle(purses: Sequence[Purse], held: float, used: Usage | None, *, guessed: bool = False) -> None:
+    """Give back what was *held* for a request, and count what it *used*; None: it is not billed."""
+    for purse in purses:
+        purse.spent.release(held)
+        if used is not None:
+            purse.spent.add(used, guessed=guessed)
 
 
 def dollars(amount: float) -> str:

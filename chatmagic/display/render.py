@@ -16,7 +16,7 @@ from chatmagic.conversation.messages import Turn
 from chatmagic.display.canvas import Canvas
 from chatmagic.display.page import LOOK, Look, Page, footer, lines_page, turn_page
 from chatmagic.errors import ChatMagicWarning
-from chatmagic.events import Delta, Event, Queued, Reasoning, Remark, Sending, Waiting
+from chatmagic.events import Busy, Delta, Event, Queued, Reasoning, Remark, Sending, Waiting
 from chatmagic.plain import one_line, plain
 
 __all__ = ["NotebookView", "SilentView", "TerminalView", "show", "shows_updates"]
@@ -70,6 +70,10 @@ class NotebookView:
             case Queued(session):
                 self._line, self._waits = session, "waiting for its reply to another prompt"
                 self._begin()
+            case Busy(what, instant):
+                self._waits = what
+                if not instant:
+                    self._begin()
             case Reasoning(text):
                 self._waits = "thinking"
                 self._reasoning.append(text)
@@ -153,6 +157,8 @@ class TerminalView:
                 self._say(reason, f"; again in {seconds} s")
             case Queued(session):
                 self._say(f"{session} is waiting for its reply to another prompt", " …")
+            case Busy(what, instant) if not instant:
+                self._say(what, " …")
             case Remark(text):
                 self._say(text)
             case Reasoning():

@@ -1,0 +1,199 @@
+"""What is left out -> a summary: asked of a model, in pieces where it does not fit, merged with the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from chatmagic.asking import Ask, limits_of, paid
+from chatmagic.conversation.context import Limits, room_for_summary, spans
+from chatmagic.conversation.memory import instruction, pieces, split_proposals, system_message
+from chatmagic.conversation.messages import NOTHING_USED, Message, Summary, Turn, Usage
+from chatmagic.conversation.settings import Settings
+from chatmagic.conversation.spending import Purse, dollars, hold
+from chatmagic.conversation.tokens import Gauge, Reader
+from chatmagic.errors import ChatMagicError, ContextOverflowError, InterruptedTurnError, RequestError, SpendingError
+from chatmagic.events import Busy, Client, Event, Facts, Remark, Request, Sending, Waiting
+from chatmagic.listening import ENDINGS, Reply, Retry, persistently
+
+__all__ = ["Compactor"]
+
+_HALVINGS = 5  # of the pieces, for a server that finds them too long
+_OF_A_REPLY = (
+    "max_completion_tokens",
+    "max_tokens",
+    "response_format",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "tool_choice",
+)
+_WORDS = 0.6  # for a token
+
+_Writing = Generator[Event, None, Summary]
+"""What is shown while a summary is written, and the summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compactor:
+    """Has summaries written, and pays for them. *known* holds those that were written of all turns up to a number."""
+
+    client: Client
+    gauge: Gauge
+    budget: int
+    retry: Retry
+    purses: Sequence[Purse]
+    known: dict[int, Summary]
+    key: str = ""
+
+    def fit(self, ask: Ask) -> Iterator[Event]:
+        """Send a summary in place of what *ask* has cut, if it wants one; where there can be none, that is said.
+
+        Raises:
+            InterruptedTurnError: the user stopped it.
+            SpendingError: it could cost more than is allowed.
+        """
+        turns = ask.to_summarise
+        if not turns:
+            return
+        try:
+            summary = yield from self.summarise(ask, turns)
+            if not ask.summarised(summary):
+                raise RequestError("it was longer than there is room for")
+        except (SpendingError, InterruptedTurnError):
+            raise
+        except ChatMagicError as exc:
+            ask.not_summarised(str(exc))
+            return
+        if summary.facts:
+            proposed = "1 fact is" if len(summary.facts) == 1 else f"{len(summary.facts)} facts are"
+            yield Remark(
+                f"{proposed} proposed, and not kept: %chat facts lists them, %chat remember --proposed keeps them"
+            )
+
+    def summarise(self, ask: Ask, turns: Sequence[Turn]) -> _Writing:
+        """Return a summary of *turns*, which are not sent any more, and of what was summarised before."""
+        through = turns[-1].number or 0
+        summary = self.known.get(through)
+        if summary is None:
+            summary = yield from self._written(ask, turns, through)
+            self.known[through] = summary
+            yield Remark(_account(turns, summary))
+        return summary
+
+    def _written(self, ask: Ask, turns: Sequence[Turn], through: int) -> _Writing:
+        """Return a summary that a model writes now: in one request like the last one if it fits, else in pieces."""
+        other = ask.asked.summary_model
+        model = other or ask.asked.model or ""
+        parameters = {key: value for key, value in ask.asked.parameters.items() if key not in _OF_A_REPLY}
+        facts = self.client.facts(model, {} if other else parameters)
+        writer = _Writer(
+            self, model, {} if other else parameters, facts, limits_of(facts, Settings(), self.budget, self.gauge)
+        )
+        if not other:
+            writer.limits = ask.limits
+        order = instruction(_words(ask.limits), learn=ask.asked.learn)
+        # Everything before the order is as it was sent last time, so that the provider has it in its cache.
+        whole = [*ask.before(turns), Message("user", order)]
+        if len(whole) > 1 and self.gauge.request(facts.reader, whole) <= writer.limits.most:
+            try:
+                return (yield from writer.write(whole, through, _which(turns)))
+            except ContextOverflowError:
+                pass  # it is longer than everybody thought
+        return (yield from self._in_pieces(writer, ask, turns, through, order))
+
+    def _in_pieces(self, writer: _Writer, ask: Ask, turns: Sequence[Turn], through: int, order: str) -> _Writing:
+        room = writer.limits.most - room_for_summary(ask.limits) - self.gauge.text(writer.reader, order)
+        room -= self.gauge.request(writer.reader, [Message("system", ask.history.system or "")])
+        for _ in range(_HALVINGS):
+            summary = ask.summary
+            try:
+                for piece in pieces(turns, room, lambda message: self.gauge.message(writer.reader, message)):
+                    system = system_message(ask.history.system, ask.history.facts, summary)
+                    asked = [Message("system", system)] if system else []
+                    summary = yield from writer.write([*asked, *_with(order, piece)], through, _which(turns))
+            except ContextOverflowError as exc:
+                overflow = exc
+                room /= 2
+            else:
+                assert summary is not None  # noqa: S101 - there are turns, so there are pieces
+                return summary
+        raise overflow
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Who writes a summary: *model*, of which *facts* are known, asked with *parameters* for no more than *limits*."""
+
+    compactor: Compactor
+    model: str
+    parameters: dict[str, object]
+    facts: Facts
+    limits: Limits
+    usage: Usage = NOTHING_USED
+    requests: int = 0
+    proposed: tuple[str, ...] = ()
+
+    @property
+    def reader(self) -> Reader:
+        return self.facts.reader
+
+    def write(self, messages: list[Message], through: int, which: str) -> _Writing:
+        """Ask for one summary and return it."""
+        tokens = round(self.compactor.gauge.request(self.reader, messages))
+        cost = self.facts.cost(Usage(tokens, room_for_summary(self.limits), 0))
+        held = hold(self.compactor.purses, cost, sure=False)
+        reply = Reply()
+        request = Request(self.model, messages, self.parameters, cache_key=self.compactor.key)
+        try:
+            for event in persistently(request, reply, self.compactor.client, self.compactor.retry):
+                reply.take(event)
+                if isinstance(event, Sending):
+                    yield Busy(f"summarizing {which}", event.instant)
+                elif isinstance(event, (Waiting, Remark)):
+                    yield event
+        except KeyboardInterrupt:
+            raise InterruptedTurnError("stopped while the history was summarized; nothing else was sent") from None
+        except Exception:
+            reply.refused = not reply.text.strip()
+            raise
+        finally:
+            used = paid(reply.came, tokens, self.facts, self.compactor.gauge, self.compactor.purses, held)
+            self.usage, self.requests = self.usage + used, self.requests + 1
+        if reply.finish != "stop":
+            raise RequestError(ENDINGS.get(str(reply.finish), f"it ended with {reply.finish!r}"))
+        text, facts = split_proposals(reply.text)
+        if not text:
+            raise RequestError("it was empty")
+        self.proposed = tuple(dict.fromkeys([*self.proposed, *facts]))
+        return Summary(text, through, self.proposed, self.model, self.usage, self.requests)
+
+
+def _with(order: str, piece: Sequence[Message]) -> list[Message]:
+    """Return *piece* with the *order* behind it: roles take turns."""
+    *before, last = piece
+    if last.role == "user":
+        return [*before, replace(last, content=f"{last.content}\n\n---\n\n{order}")]
+    return [*piece, Message("user", order)]
+
+
+def _words(limits: Limits) -> int:
+    return max(int(room_for_summary(limits) * _WORDS / 50) * 50, 50)
+
+
+def _which(turns: Sequence[Turn]) -> str:
+    noun = "turn" if len(turns) == 1 else f"{len(turns)} turns:"
+    return f"{noun} {spans(turns, ())}"
+
+
+def _account(turns: Sequence[Turn], summary: Summary) -> str:
+    """Say what the summary has cost."""
+    used = summary.usage
+    requests = f" in {summary.requests} requests" if summary.requests > 1 else ""
+    went = "unknown" if used.input_tokens is None else f"{used.input_tokens:,}"
+    cached = (
+        f" ({used.cached_tokens / used.input_tokens:.0%} cached)" if used.cached_tokens and used.input_tokens else ""
+    )
+    out = "unknown" if used.output_tokens is None else f"{used.output_tokens:,}"
+    cost = f", {dollars(used.cost)}" if used.cost else ""
+    return f"summary of {_which(turns)} by {summary.model}{requests}: {went} tokens in{cached}, {out} out{cost}"
