@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
 from chatmagic.conversation.context import Context, ContextPolicy
+from chatmagic.conversation.memory import checked_fact
 from chatmagic.conversation.messages import Message, Turn, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
@@ -15,7 +16,7 @@ from chatmagic.display.bill import bill
 from chatmagic.display.context import Preview
 from chatmagic.display.page import Look, Page, conversation
 from chatmagic.display.tree import history
-from chatmagic.errors import LineError
+from chatmagic.errors import LineError, SessionError
 
 __all__ = ["Asker", "Chat", "Chats"]
 
@@ -32,6 +33,13 @@ class Asker(Protocol):
 
     def preview(self, session: Session, prompt: str = "") -> Preview:
         """Return what the next request holds."""
+
+    @property
+    def facts(self) -> list[str]:
+        """What every conversation is told."""
+
+    def compact(self, session: Session, *, display: bool = True) -> Sequence[Turn]:
+        """Have all turns but the newest summarized."""
 
     def ask(self, session: Session, prompt: str, **how: Any) -> Turn:
         """Ask *prompt*."""
@@ -122,6 +130,7 @@ class Chat:
         model: str | None = None,
         system: str | None = None,
         context: str | ContextPolicy | None = None,
+        read: Sequence[str | Chat] = (),
         at: int | None = None,
         append: bool = False,
         once: bool = False,
@@ -132,7 +141,8 @@ class Chat:
 
         *model*, *system*, *context* (what of the history is sent: the name of a policy, or a function that takes all
         messages and returns those to send) and any other request *parameters* hold from here on, as the options of
-        ``%%chat`` do. The turn begins behind turn *at* (0: at the beginning). By default it is at the end; only in a
+        ``%%chat`` do (``recall=3``, ``learn=True`` among them). This prompt sees what was said in the conversations
+        *read*. The turn begins behind turn *at* (0: at the beginning). By default it is at the end; only in a
         notebook cell that runs again, it is where the cell's earlier turns began, unless *append* is true. With *once*
         the turn is not stored; with *display* it is shown while it streams.
 
@@ -142,7 +152,9 @@ class Chat:
         if not isinstance(text, str):
             raise LineError(f"a prompt is text, not {type(text).__name__}")
         options = _options(model=model, system=system, context=self._named(context), **parameters)
-        return self._asker.ask(self._session, text, options=options, at=at, append=append, once=once, display=display)
+        names = [self._sessions[each.name if isinstance(each, Chat) else each].name for each in read]
+        how: dict[str, Any] = {"at": at, "append": append, "once": once, "display": display}
+        return self._asker.ask(self._session, text, options=options, read=names, **how)
 
     def _named(self, context: str | ContextPolicy | None) -> str | None:
         """Return the name of a policy; a function is found again by its own."""
@@ -244,6 +256,38 @@ class Chat:
         """Take back that turn #*number* is pinned."""
         with self._sessions.idle(self.name) as session:
             session.unpin(number)
+
+    @property
+    def summary(self) -> str | None:
+        """What is sent in place of turns that are not sent any more."""
+        return self._session.summary.text if self._session.summary else None
+
+    def compact(self) -> str:
+        """Have all turns but the newest summarized, send the summary from here on, and return it.
+
+        Raises:
+            ChatMagicError: it could not be written; nothing has changed.
+        """
+        self._asker.compact(self._session, display=False)
+        return self.summary or ""
+
+    @property
+    def facts(self) -> list[str]:
+        """What is sent with every prompt: first what every conversation is told."""
+        return list(dict.fromkeys([*self._asker.facts, *self._session.state.facts]))
+
+    def remember(self, fact: str) -> None:
+        """Send *fact* with every prompt of this conversation."""
+        self._session.remember(checked_fact(fact))
+
+    def forget_fact(self, fact: str) -> None:
+        """Take back that *fact* is sent.
+
+        Raises:
+            SessionError: this conversation has no such fact.
+        """
+        if not self._session.forget_fact(fact):
+            raise SessionError(f"{fact!r} is no fact of {self.name!r} (known: {len(self._session.state.facts)})")
 
     def history(self) -> Page:
         """Return the tree, a row a turn: what is in the conversation, and what was set aside."""

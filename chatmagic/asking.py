@@ -8,17 +8,18 @@ from dataclasses import replace
 from chatmagic.conversation.caching import KEPT_FROM
 from chatmagic.conversation.context import Context, History, Limits, Planner, spans
 from chatmagic.conversation.learning import learn, overflowed
-from chatmagic.conversation.memory import recalled
+from chatmagic.conversation.memory import Beside, recalled
 from chatmagic.conversation.messages import Message, Sent, Summary, Turn, Usage
-from chatmagic.conversation.policy import is_budget, summarises
+from chatmagic.conversation.policy import is_budget, summarizes
+from chatmagic.conversation.session import Session, State
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.spending import Purse, hold, settle
 from chatmagic.conversation.tokens import Gauge
-from chatmagic.errors import ContextOverflowError
-from chatmagic.events import Facts
+from chatmagic.errors import ContextOverflowError, SettingError
+from chatmagic.events import Client, Facts
 from chatmagic.listening import Came
 
-__all__ = ["Ask", "Find", "limits_of", "paid"]
+__all__ = ["Ask", "Find", "limits_of", "paid", "prepared"]
 
 Find = Callable[[str, Sequence[Turn]], Sequence[Turn]]
 """A prompt, turns -> those of them that it may be about, the best one first."""
@@ -33,23 +34,64 @@ def limits_of(facts: Facts, asked: Settings, budget: int, gauge: Gauge) -> Limit
     return Limits(facts.reader, window, budget, room, facts.own).under(asked.context or "budget")
 
 
+def prepared(
+    session: Session,
+    begin: State,
+    prompt: str,
+    *,
+    client: Client,
+    planner: Planner,
+    budget: int,
+    asked: Settings,
+    facts: Sequence[str] = (),
+    beside: Sequence[Beside] = (),
+    rest_of: Turn | None = None,
+) -> Ask:
+    """Return what is asked when *prompt* goes out from where *begin* stands, or for the rest of a turn.
+
+    Raises:
+        ContextOverflowError: it is longer than it may be.
+        SettingError: there is no model, or what is asked for cannot be.
+    """
+    if asked.model is None:
+        raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
+    history = History(
+        session.upto(rest_of or begin.head),
+        asked.system,
+        prompt,
+        begin.pinned | ({rest_of.number or 0} if rest_of else set()),
+        (*facts, *begin.facts),
+        tuple(beside),
+        None if rest_of else begin.cut_here,
+    )
+    ask = Ask(planner, client.facts(asked.model, asked.parameters), history, asked, budget)
+    if rest_of is None and not asked.recall_model:
+        ask.recall(session.tree.words)
+    return ask
+
+
 class Ask:
     """What is asked: chosen of a history, measured, made shorter where a server finds it too long, and paid."""
 
     def __init__(self, planner: Planner, facts: Facts, history: History, asked: Settings, budget: int) -> None:
-        self._planner, self._facts, self.history, self.asked = planner, facts, history, asked
+        self._planner, self.facts, self.history, self.asked = planner, facts, history, asked
         self.policy = asked.context or "budget"
         self.limits = limits_of(facts, asked, budget, planner.gauge)
         self.context: Context = planner.plan(self.policy, history, self.limits)
-        self._unsummarised = ""  # why there is no summary of what is cut
+        self._unsummarized = ""  # why there is no summary of what is cut
         self._unlimited = False  # by a limit of cost, because there is no price
         self._held = 0.0  # USD, of what others may not spend meanwhile
         self._window: int | None = None  # what the server says, until a reply shows that it is true
 
+    def purse(self, session: Session) -> Purse:
+        """Return where *session* counts what it spends."""
+        raised = f"max_cost=AMOUNT in {session.name!r} (%chat set, --set)"
+        return Purse(session.spent, f"session {session.name!r}", self.asked.max_cost, raised)
+
     def most_cost(self) -> float | None:
         """Return what it may cost (USD): all fresh, with a reply as long as it may be, or as the longest one lately."""
         lately = [turn.usage.output_tokens or 0 for turn in self.history.turns[-10:]]
-        return self._facts.cost(Usage(self.context.tokens, self.limits.room or max([500, *lately]), 0))
+        return self.facts.cost(Usage(self.context.tokens, self.limits.room or max([500, *lately]), 0))
 
     def hold(self, purses: Sequence[Purse]) -> None:
         """Keep what it may cost until it is paid, or refuse it because that is more than is allowed.
@@ -84,10 +126,10 @@ class Ask:
         self.history = history
 
     @property
-    def to_summarise(self) -> Sequence[Turn]:
-        """The turns that nobody has summarised and that are not sent from here on, if that is what the policy wants."""
+    def to_summarize(self) -> Sequence[Turn]:
+        """The turns that nobody has summarized and that are not sent from here on, if that is what the policy wants."""
         cut = self.context.cut
-        return self.unread(cut[-1].number or 0) if cut and summarises(self.policy) else []
+        return self.unread(cut[-1].number or 0) if cut and summarizes(self.policy) else []
 
     def unread(self, through: int) -> Sequence[Turn]:
         """Return the turns up to number *through* that no summary holds, oldest first."""
@@ -110,7 +152,7 @@ class Ask:
         """The summary that is sent."""
         return self.context.sent.summary if self.context.sent else None
 
-    def summarised(self, summary: Summary) -> bool:
+    def summarized(self, summary: Summary) -> bool:
         """Send *summary* in place of what is cut; False: there is no room for it."""
         context = self._planner.summarized(self.context, summary, self.history, self.limits)
         if context.tokens > self.limits.most:
@@ -118,13 +160,13 @@ class Ask:
         self.context = context
         return True
 
-    def not_summarised(self, why: str) -> None:
+    def not_summarized(self, why: str) -> None:
         """Send nothing in place of what is cut, and say *why*."""
-        self._unsummarised = why
+        self._unsummarized = why
 
     def shorter(self, exc: ContextOverflowError) -> str:
         """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
-        gauge, reader = self._planner.gauge, self._facts.reader
+        gauge, reader = self._planner.gauge, self.facts.reader
         limits = overflowed(gauge, self.context, self.limits, exc)
         if limits is None or not is_budget(self.policy):
             return ""
@@ -146,18 +188,18 @@ class Ask:
         if last and last.sent and (last.size or 0) >= KEPT_FROM and (changed := _changed(last.sent, self.history)):
             said.append(f"{changed} changed, so nothing of the ~{last.size:,} tokens so far is cached")
         if self._unlimited:
-            model = self._facts.reader[1]
+            model = self.facts.reader[1]
             said.append(f"max_cost cannot hold here: {model!r} has no known price; give it in ChatMagic.models")
         return said
 
     def _about_the_cut(self) -> str:
         way = "not sent"
-        if self.to_summarise:
-            way = f"not sent, and not summarized because {self._unsummarised},"
-        elif summarises(self.policy):
+        if self.to_summarize:
+            way = f"not sent, and not summarized because {self._unsummarized},"
+        elif summarizes(self.policy):
             way = "summarized"
         back = "; --context all sends everything again" if self.limits.most == self.limits.budget else ""
-        retry = "; %chat compact tries again" if self._unsummarised else ""
+        retry = "; %chat compact tries again" if self._unsummarized else ""
         return f"{' '.join(self._gone())} {way} from here on: {self.context.why}{retry or back}"
 
     def _gone(self) -> tuple[str, str]:
@@ -170,7 +212,7 @@ class Ask:
 
         Returns how long (tokens) the line is with this turn, and what is to be said about it.
         """
-        reader = self._facts.reader
+        reader = self.facts.reader
         gauge = self._planner.gauge
         if self._window is not None:
             gauge.windows[reader] = self._window
@@ -181,7 +223,7 @@ class Ask:
             came.text,
             came.usage,
             thought=bool(came.reasoning),
-            reads_all=self._facts.where == "within",
+            reads_all=self.facts.where == "within",
         )
         size, said = report.size, []
         if report.read is not None:
@@ -199,7 +241,7 @@ class Ask:
 
     def pay(self, came: Came, purses: Sequence[Purse]) -> Usage:
         """Count what the request has cost, as far as anybody knows; return what it used, with the cost."""
-        return paid(came, self.context.tokens, self._facts, self._planner.gauge, purses, self._held)
+        return paid(came, self.context.tokens, self.facts, self._planner.gauge, purses, self._held)
 
 
 def paid(came: Came, tokens: int, facts: Facts, gauge: Gauge, purses: Sequence[Purse], held: float) -> Usage:

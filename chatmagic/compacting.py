@@ -9,14 +9,22 @@ from chatmagic.asking import Ask, limits_of, paid
 from chatmagic.conversation.context import Limits, room_for_summary, spans
 from chatmagic.conversation.memory import instruction, pieces, split_proposals, system_message
 from chatmagic.conversation.messages import NOTHING_USED, Message, Summary, Turn, Usage
+from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.spending import Purse, dollars, hold
 from chatmagic.conversation.tokens import Gauge, Reader
-from chatmagic.errors import ChatMagicError, ContextOverflowError, InterruptedTurnError, RequestError, SpendingError
-from chatmagic.events import Busy, Client, Event, Facts, Remark, Request, Sending, Waiting
+from chatmagic.errors import (
+    ChatMagicError,
+    ContextOverflowError,
+    InterruptedTurnError,
+    RequestError,
+    SessionError,
+    SpendingError,
+)
+from chatmagic.events import Busy, Client, Event, Facts, Remark, Renderer, Request, Sending, Waiting
 from chatmagic.listening import ENDINGS, Reply, Retry, persistently
 
-__all__ = ["Compactor"]
+__all__ = ["Compactor", "compact"]
 
 _HALVINGS = 5  # of the pieces, for a server that finds them too long
 _OF_A_REPLY = (
@@ -53,17 +61,17 @@ class Compactor:
             InterruptedTurnError: the user stopped it.
             SpendingError: it could cost more than is allowed.
         """
-        turns = ask.to_summarise
+        turns = ask.to_summarize
         if not turns:
             return
         try:
-            summary = yield from self.summarise(ask, turns)
-            if not ask.summarised(summary):
+            summary = yield from self.summarize(ask, turns)
+            if not ask.summarized(summary):
                 raise RequestError("it was longer than there is room for")
         except (SpendingError, InterruptedTurnError):
             raise
         except ChatMagicError as exc:
-            ask.not_summarised(str(exc))
+            ask.not_summarized(str(exc))
             return
         if summary.facts:
             proposed = "1 fact is" if len(summary.facts) == 1 else f"{len(summary.facts)} facts are"
@@ -71,14 +79,17 @@ class Compactor:
                 f"{proposed} proposed, and not kept: %chat facts lists them, %chat remember --proposed keeps them"
             )
 
-    def summarise(self, ask: Ask, turns: Sequence[Turn]) -> _Writing:
-        """Return a summary of *turns*, which are not sent any more, and of what was summarised before."""
+    def summarize(self, ask: Ask, turns: Sequence[Turn], *, anew: bool = False) -> _Writing:
+        """Return a summary of *turns*, which are not sent any more, and of what was summarized before.
+
+        One that was written already is taken, unless it is wanted *anew*.
+        """
         through = turns[-1].number or 0
-        summary = self.known.get(through)
-        if summary is None:
-            summary = yield from self._written(ask, turns, through)
-            self.known[through] = summary
-            yield Remark(_account(turns, summary))
+        if not anew and through in self.known:
+            return self.known[through]
+        summary = yield from self._written(ask, turns, through)
+        self.known[through] = summary
+        yield Remark(_account(summary))
         return summary
 
     def _written(self, ask: Ask, turns: Sequence[Turn], through: int) -> _Writing:
@@ -119,6 +130,30 @@ class Compactor:
                 assert summary is not None  # noqa: S101 - there are turns, so there are pieces
                 return summary
         raise overflow
+
+
+def compact(session: Session, ask: Ask, compactor: Compactor, renderer: Renderer) -> Sequence[Turn]:
+    """Send from here on a summary in place of all turns but the newest one; return the turns that it is new for.
+
+    Raises:
+        SessionError: there is nothing that it could be written of.
+        ChatMagicError: it could not be written; nothing has changed.
+    """
+    newest = session.last
+    turns = ask.unread((newest.number or 0) - 1) if newest else []
+    if newest is None or not turns:
+        why = "all but its newest turn is summarized" if session.summary else "it needs two turns, and has fewer"
+        raise SessionError(f"there is nothing to summarize in {session.name!r}: {why}")
+    renderer.start(session.name, ask.asked.model or "")
+    writing = compactor.summarize(ask, turns, anew=True)
+    try:
+        while True:
+            renderer.show(next(writing))
+    except StopIteration as end:
+        session.compact(newest.number or 0, end.value)
+    finally:
+        renderer.fail([])
+    return turns
 
 
 @dataclass(slots=True)
@@ -186,8 +221,8 @@ def _which(turns: Sequence[Turn]) -> str:
     return f"{noun} {spans(turns, ())}"
 
 
-def _account(turns: Sequence[Turn], summary: Summary) -> str:
-    """Say what the summary has cost."""
+def _account(summary: Summary) -> str:
+    """Say what a summary has cost."""
     used = summary.usage
     requests = f" in {summary.requests} requests" if summary.requests > 1 else ""
     went = "unknown" if used.input_tokens is None else f"{used.input_tokens:,}"
@@ -196,4 +231,4 @@ def _account(turns: Sequence[Turn], summary: Summary) -> str:
     )
     out = "unknown" if used.output_tokens is None else f"{used.output_tokens:,}"
     cost = f", {dollars(used.cost)}" if used.cost else ""
-    return f"summary of {_which(turns)} by {summary.model}{requests}: {went} tokens in{cached}, {out} out{cost}"
+    return f"summary by {summary.model}{requests}: {went} tokens in{cached}, {out} out{cost}"

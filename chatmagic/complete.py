@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chatmagic.conversation.policy import POLICIES
+from chatmagic.conversation.settings import OURS
 from chatmagic.conversation.template import unclosed
 from chatmagic.line import HELP, Form, Option
 
@@ -184,9 +185,9 @@ def _of_kind(kind: str | None, fragment: str, read: _Read, known: Known) -> Offe
     if kind == "KEY=VALUE":
         key, equals, value = fragment.partition("=")
         if equals:
-            kinds = {"model": "MODEL", "context": "POLICY"}
+            kinds = {"model": "MODEL", "recall_model": "MODEL", "summary_model": "MODEL", "context": "POLICY"}
             return _of_kind(kinds[key], value, read, known) if key in kinds else Offer()
-        keys = [key for key in ("model", "system", "context", "max_cost", *PARAMETERS) if key not in read.given]
+        keys = [key for key in (*OURS, *PARAMETERS) if key not in read.given]
         return _offer(fragment, [f"{key}=" for key in keys], "setting")
     if kind == "POLICY":
         return _offer(fragment, POLICIES, "policy")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from chatmagic.asking import Ask
+from chatmagic.asking import Ask, prepared
 from chatmagic.compacting import Compactor
-from chatmagic.conversation.context import BUDGET, History, Planner
+from chatmagic.conversation.context import BUDGET, Planner
 from chatmagic.conversation.estimate import estimate
 from chatmagic.conversation.memory import Beside
 from chatmagic.conversation.messages import Cell, Turn
@@ -25,10 +25,10 @@ from chatmagic.errors import (
     ContextOverflowError,
     CutReplyError,
     InterruptedTurnError,
-    SettingError,
 )
 from chatmagic.events import Client, Delta, Event, Remark, Renderer, Request, Sending
 from chatmagic.listening import ENDINGS, PATIENT, Reply, Retry, persistently
+from chatmagic.recalling import recall
 
 __all__ = ["Retry", "TurnHook", "run_turn"]
 
@@ -83,31 +83,26 @@ def run_turn(
     begin = start or (session.state if once else session.begin(cell))
     line = options.over(begin.line)
     asked = replace(begin, line=line).in_force.over(defaults)
-    if asked.model is None:
-        raise SettingError("no model: name one with %%chat -m MODEL or %config ChatMagic.model = 'MODEL'")
-    pinned = begin.pinned | ({instead.number or 0} if instead and go_on else set())
-    head = instead if go_on else begin.head
-    history = History(
-        session.upto(head),
-        asked.system,
-        GO_ON if go_on else prompt,
-        pinned,
-        (*facts, *begin.facts),
-        tuple(beside),
-        None if go_on else begin.cut_here,
-    )
     planner = planner or Planner(Gauge(estimate))
-    ask = Ask(planner, client.facts(asked.model, asked.parameters), history, asked, budget)
-    if not go_on:
-        ask.recall(session.tree.words)
-    raised = f"max_cost=AMOUNT in {session.name!r} (%chat set, --set)"
-    purses = [Purse(session.spent, f"session {session.name!r}", asked.max_cost, raised), *([purse] if purse else [])]
+    ask = prepared(
+        session,
+        begin,
+        GO_ON if go_on else prompt,
+        client=client,
+        planner=planner,
+        budget=budget,
+        asked=asked,
+        facts=facts,
+        beside=beside,
+        rest_of=instead if go_on else None,
+    )
+    purses = [ask.purse(session), *([purse] if purse else [])]
     ask.hold(purses)
     compactor = Compactor(client, planner.gauge, budget, retry, purses, session.tree.summaries, session.tree.key)
-    request = Request(asked.model, ask.context.messages, asked.parameters, stream, session.tree.key)
+    request = Request(asked.model or "", ask.context.messages, asked.parameters, stream, session.tree.key)
     reply = Reply(list(notices), instead.reply if instead and go_on else "")
     try:
-        _listen(request, ask, reply, client, compactor, renderer, session.name)
+        _listen(request, ask, reply, compactor, renderer, session)
     except BaseException:
         with _undisturbed():
             ask.pay(reply.came, purses)
@@ -121,7 +116,7 @@ def run_turn(
         turn = reply.turn(
             prompt,
             parent=begin.head,
-            model=asked.model,
+            model=request.model,
             settings=line,
             cells=cells,
             sent=ask.context.sent,
@@ -195,16 +190,15 @@ def _listen(
     request: Request,
     ask: Ask,
     reply: Reply,
-    client: Client,
     compactor: Compactor,
     renderer: Renderer,
-    name: str,
+    session: Session,
 ) -> None:
     """Gather the reply until it ends, however it ends; raise if there is no text to keep."""
     try:
-        renderer.start(name, request.model)
+        renderer.start(session.name, request.model)
         before = [reply.begun] * bool(reply.begun)
-        for event in _told_of_moves(name, ask, _fitted(request, ask, reply, client, compactor)):
+        for event in _told_of_moves(session.name, ask, _fitted(request, ask, reply, compactor, session)):
             if isinstance(event, Delta) and before:
                 renderer.show(Delta(before.pop()))
             reply.take(event)
@@ -230,8 +224,11 @@ def _listen(
         reply.notices.append(ending)
 
 
-def _fitted(request: Request, ask: Ask, reply: Reply, client: Client, compactor: Compactor) -> Iterator[Event]:
+def _fitted(request: Request, ask: Ask, reply: Reply, compactor: Compactor, session: Session) -> Iterator[Event]:
     """Yield what answers *request* or, if the server finds it too long, a shorter one that is sent once."""
+    client, tree = compactor.client, session.tree
+    if reply.begun == "":
+        yield from recall(ask, tree.words, client, compactor.gauge, compactor.purses, tree.vectors)
     yield from compactor.fit(ask)
     yield from map(Remark, ask.remarks())
     try:

@@ -147,6 +147,13 @@ class Client(Protocol):
             ChatMagicError: in the user's words, with no key in it; `RequestError` knows whether a retry may help.
         """
 
+    def embed(self, model: str, texts: Sequence[str]) -> tuple[Sequence[Sequence[float]], int | None]:
+        """Return a vector for each of *texts*, and how many tokens they had together; None is unknown.
+
+        Raises:
+            ChatMagicError: in the user's words, with no key in it.
+        """
+
 
 class Renderer(Protocol):
     """What a person sees of one turn."""

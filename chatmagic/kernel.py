@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -13,21 +13,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.messages import Cell, Turn
-from chatmagic.conversation.policy import OURS
+from chatmagic.conversation.policy import OURS, is_budget
 from chatmagic.conversation.session import Session, State
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import NOTHING, Settings
-from chatmagic.errors import InterruptedTurnError, LineError, SessionError
+from chatmagic.errors import InterruptedTurnError, LineError, SessionError, SettingError
 
 if TYPE_CHECKING:
     from chatmagic.api import Chat, Chats
+    from chatmagic.asking import Ask
     from chatmagic.conversation.context import Planner
+    from chatmagic.conversation.memory import Beside
+    from chatmagic.conversation.messages import Message, Summary
     from chatmagic.conversation.spending import Purse
     from chatmagic.display.context import Preview
     from chatmagic.display.marks import Marks
     from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
     from chatmagic.events import Client, Renderer
+    from chatmagic.listening import Retry
 
     class Provider(Client, Protocol):
         """The other end of the wire, as far as the verbs need it."""
@@ -82,6 +86,18 @@ if TYPE_CHECKING:
             """Tokens that a request may have."""
 
         @property
+        def recall(self) -> int:
+            """How many turns that are not sent come back with a prompt that they fit."""
+
+        @property
+        def summary_model(self) -> str:
+            """Who writes summaries, if not the model itself."""
+
+        @property
+        def facts(self) -> list[str]:
+            """What every session is told."""
+
+        @property
         def models(self) -> Mapping[str, Mapping[str, float]]:
             """What the user says about windows and prices."""
 
@@ -128,7 +144,18 @@ class Kernel:
         """The settings that lie below those of every session."""
         configured = self.magics.model if self.magics else ""
         model = configured or os.environ.get("CHATMAGIC_MODEL", "").strip() or DEFAULT_MODEL
-        return Settings({"model": model, "context": self.magics.context if self.magics else "budget"})
+        traits = self.magics
+        values: dict[str, Any] = {"model": model, "context": traits.context if traits else "budget"}
+        if traits and traits.recall:
+            values["recall"] = traits.recall
+        if traits and traits.summary_model:
+            values["summary_model"] = traits.summary_model
+        return Settings(values)
+
+    @property
+    def facts(self) -> list[str]:
+        """What every session is told: by the configuration, and by `remember`."""
+        return list(dict.fromkeys([*(self.magics.facts if self.magics else ()), *self.sessions.facts]))
 
     def chat(self, name: str | None = None) -> Chat:
         """Return the handle of a session, by default of the current one."""
@@ -151,11 +178,18 @@ class Kernel:
         return Cell(message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id") or count)
 
     def dry_run(
-        self, session: Session, prompt: str, *, at: int | None = None, append: bool = False, options: Settings = NOTHING
+        self,
+        session: Session,
+        prompt: str,
+        *,
+        at: int | None = None,
+        append: bool = False,
+        options: Settings = NOTHING,
+        read: Sequence[str] = (),
     ) -> Preview:
         """Return what would be sent if *prompt* were asked; nothing is."""
         start = self._plan(session, prompt, at, append, self.cell)["start"] or session.begin(self.cell)
-        return self.preview(session, prompt, options=options, start=start)
+        return self.preview(session, prompt, options=options, start=start, read=read)
 
     def ask(self, session: Session, prompt: str, *, at: int | None = None, append: bool = False, **how: Any) -> Turn:
         """Ask *prompt* in *session*: where the cell's earlier turns began, behind turn *at*, or at the end.
@@ -184,7 +218,8 @@ class Kernel:
 
         def plan(_: Cell) -> dict[str, Any]:
             turn = _newest(session, "retry")
-            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn}
+            read = [name for name in (turn.sent.read if turn.sent else ()) if name in self.sessions]
+            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "beside": self._beside(read)}
 
         return self._run(session, plan, **how)
 
@@ -208,15 +243,16 @@ class Kernel:
         *,
         typed: bool = False,
         display: bool = True,
+        read: Sequence[str] = (),
         **how: Any,
     ) -> Turn:
-        """Run one turn as *plan* says when the session is free; *display* it.
+        """Run one turn as *plan* says when the session is free, with the sessions *read* in view; *display* it.
 
         *typed* in a magic, the session is the current one from then on.
         """
-        from chatmagic.engine import Retry, run_turn
+        from chatmagic.engine import run_turn
 
-        cell, traits = self.cell, self.magics
+        cell = self.cell
         renderer = self.renderer(display)
         if self.marks is not None:
             self.marks.forget(cell)
@@ -224,8 +260,10 @@ class Kernel:
         def follow(session: Session, _: Turn) -> None:
             self.sessions.asked_by(cell, session)
 
+        if session.name in read:
+            raise LineError(f"{session.name!r} is the session that asks: what was said in it is sent anyway")
         with _alone(session, renderer), self.sessions.asking(session):
-            planned = plan(cell)
+            planned = {"beside": self._beside(read), **plan(cell)}
             back = "%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()"
             asked_for = not display and planned["start"] is not None
             turn = run_turn(
@@ -236,10 +274,11 @@ class Kernel:
                 planner=self.planner,
                 budget=self._budget,
                 purse=self._purse,
+                facts=self.facts,
                 defaults=self.defaults,
                 cell=cell,
                 undo=None if asked_for else back,
-                retry=Retry(traits.tries, traits.longest_wait) if traits else Retry(),
+                retry=self._retry,
                 on_turn=[follow] if typed else [],
                 **how,
             )
@@ -281,25 +320,78 @@ class Kernel:
         return key
 
     def preview(
-        self, session: Session, prompt: str = "", *, options: Settings = NOTHING, start: State | None = None
+        self,
+        session: Session,
+        prompt: str = "",
+        *,
+        options: Settings = NOTHING,
+        start: State | None = None,
+        read: Sequence[str] = (),
     ) -> Preview:
         """Return what the next request of *session* holds, if it begins at *start* (by default where the line ends).
 
         Raises:
             ContextOverflowError: what has to be sent is longer than it may be.
         """
-        from chatmagic.asking import limits_of
-        from chatmagic.conversation.context import History
         from chatmagic.display.context import Preview
 
-        begin = start or session.state
-        asked = replace(begin, line=options.over(begin.line)).in_force.over(self.defaults)
-        policy = asked.context or "budget"
-        facts = self.connected().facts(asked.model or "", asked.parameters)
-        limits = limits_of(facts, asked, self._budget, self.planner.gauge)
-        history = History(session.upto(begin.head), asked.system, prompt, begin.pinned)
-        context = self.planner.plan(policy, history, limits)
-        return Preview(session.name, policy, history, limits, context, self.planner.gauge, facts.cost)
+        ask = self._prepared(session, start or session.state, prompt, options, read)
+        return Preview(
+            session.name, ask.policy, ask.history, ask.limits, ask.context, self.planner.gauge, ask.facts.cost
+        )
+
+    def _prepared(
+        self, session: Session, begin: State, prompt: str = "", options: Settings = NOTHING, read: Sequence[str] = ()
+    ) -> Ask:
+        from chatmagic.asking import prepared
+
+        return prepared(
+            session,
+            begin,
+            prompt,
+            client=self.connected(),
+            planner=self.planner,
+            budget=self._budget,
+            asked=replace(begin, line=options.over(begin.line)).in_force.over(self.defaults),
+            facts=self.facts,
+            beside=self._beside(read),
+        )
+
+    def _beside(self, names: Sequence[str]) -> list[Beside]:
+        """Return what the sessions *names* would send now, to be read with a prompt of another one."""
+        from chatmagic.conversation.memory import beside
+
+        def said(session: Session) -> Sequence[Message]:
+            return self._prepared(session, session.state).context.messages[:-1]
+
+        return [beside(session.name, said(session)) for session in map(self.sessions.__getitem__, names)]
+
+    def compact(self, session: Session, *, display: bool = True) -> Sequence[Turn]:
+        """Have all turns but the newest summarized, and send the summary from here on; return those new in it."""
+        from chatmagic.compacting import Compactor, compact
+
+        renderer = self.renderer(display)
+        with _alone(session, renderer), self.sessions.asking(session):
+            ask = self._prepared(session, session.state)
+            _compactable(session, ask.policy)
+            purses = [ask.purse(session), self._purse]
+            tree, client = session.tree, self.connected()
+            compactor = Compactor(
+                client, self.planner.gauge, self._budget, self._retry, purses, tree.summaries, tree.key
+            )
+            return compact(session, ask, compactor, renderer)
+
+    def summarize_as(self, session: Session, text: str) -> Summary:
+        """Send *text* as the summary from here on; where there was none, it stands for all turns but the newest."""
+        _compactable(session, session.settings.over(self.defaults).context or "budget")
+        with self.sessions.idle(session.name):
+            return session.summarize_as(text)
+
+    @property
+    def _retry(self) -> Retry:
+        from chatmagic.listening import Retry
+
+        return Retry(self.magics.tries, self.magics.longest_wait) if self.magics else Retry()
 
     @property
     def _budget(self) -> int:
@@ -384,6 +476,14 @@ class Kernel:
             self.client.timeout = self.magics.timeout
             self.client.own = self.magics.models
         return self.client
+
+
+def _compactable(session: Session, policy: str) -> None:
+    if not is_budget(policy):
+        raise SettingError(
+            f"{session.name!r} has --context {policy}, which sends no summary. "
+            "Choose one that does with %chat set context=summary"
+        )
 
 
 def _newest(session: Session, verb: str) -> Turn:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatmagic.conversation.settings import FILLED_IN, Settings, checked
+from chatmagic.conversation.settings import FILLED_IN, TEXTS, Settings, checked
 from chatmagic.errors import ChatMagicError, LineError
 
 __all__ = [
@@ -202,9 +202,11 @@ SETTINGS = (
     Option(("-s", "--system"), "the system prompt", "TEXT"),
     Option(
         ("--context",),
-        "what of the history is sent: budget, budget:N (tokens), last:K (turns), all, or a function of yours",
+        "what of the history is sent: budget, budget:N (tokens), summary, last:K (turns), all, or a function of yours",
         "POLICY",
     ),
+    Option(("--recall",), "send the K turns along that fit the prompt best, of those that are not sent any more", "K"),
+    Option(("--learn",), "let summaries propose facts that are worth remembering"),
     Option(
         ("--set",), "any request parameter (temperature=0); KEY= takes it back; repeatable", "KEY=VALUE", repeated=True
     ),
@@ -220,6 +222,10 @@ def settings(values: Mapping[str, Any]) -> Settings:
         SettingError: a key or value that cannot be set.
     """
     pairs = [(key, values[key]) for key in ("model", "system", "context") if values[key] is not None]
+    if values["recall"] is not None:
+        pairs.append(_assignment(f"recall={values['recall']}"))
+    if values["learn"]:
+        pairs.append(("learn", True))
     return assignments(values["set"], pairs)
 
 
@@ -269,7 +275,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise LineError(f"{text!r} is not KEY=VALUE: temperature=0, or with blanks in it system='Be brief.'")
-    if key in ("model", "system", "context"):
+    if key in TEXTS:
         return key, value
     try:
         return key, json.loads(value, parse_constant=_finite, parse_float=_finite)

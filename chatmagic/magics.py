@@ -14,7 +14,7 @@ from traitlets.config import Config
 
 from chatmagic.conversation.policy import read_policy
 from chatmagic.conversation.session import Session
-from chatmagic.errors import ChatMagicError, ChatMagicWarning
+from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError
 from chatmagic.kernel import DEFAULT_MODEL, Kernel
 from chatmagic.line import SETTINGS, Form, Option, settings, turn_number
 
@@ -34,15 +34,19 @@ CELL = Form(
         *SETTINGS,
         Option(("--append",), "go on at the end, though this cell has asked before"),
         Option(("--at",), "go on behind turn N (0: at the beginning)", "N"),
+        Option(
+            ("--read",), "let the prompt see what was said in another session; repeatable", "SESSION", repeated=True
+        ),
         Option(("--once",), "send the history, show the reply, but keep neither prompt nor reply"),
         Option(("--dry-run",), "show what would be sent, and its size; send nothing"),
         Option(("--no-stream",), "ask for the reply in one piece"),
         Option(("--raw",), "fill in no {{ expression }}"),
+        Option(("--summary",), "the cell is no prompt: send its text in place of what is summarized (%chat compact)"),
     ),
     more=(
         "An unknown SESSION is started. A cell that runs again goes back to where it asked before; what came after is "
-        "set aside, and %chat undo brings it back. -m, -s, --context and --set hold for the rest of the "
-        "conversation, the others for this cell. {{ expression }} in the prompt, with blanks inside the braces, is "
+        "set aside, and %chat undo brings it back. -m, -s, --context, --recall, --learn and --set hold for the rest of "
+        "the conversation, the others for this cell. {{ expression }} in the prompt, with blanks inside the braces, is "
         "replaced by its value."
     ),
     surplus="the prompt goes on the next line, found {word!r}",
@@ -90,8 +94,16 @@ class ChatMagic(Magics):
     ).tag(config=True)
     context = Unicode(
         "budget",
-        help="What of a history is sent: budget, budget:N (tokens), last:K (turns), all, or a function of yours.",
+        help="What of a history is sent: budget, budget:N (tokens), summary, last:K (turns), all, or a function of "
+        "yours.",
     ).tag(config=True)
+    recall = Int(
+        0, min=0, max=100, help="How many of the turns that are not sent come back with a prompt that they fit."
+    ).tag(config=True)
+    summary_model = Unicode("", help="Who writes summaries ([ENDPOINT:]MODEL), if not the model itself.").tag(
+        config=True
+    )
+    facts = List(Unicode(), help="What the models are told in every session.").tag(config=True)
     budget = Int(
         200_000, min=1, help="Tokens that a request may have: what would pass it cuts the history to half, once."
     ).tag(config=True)
@@ -147,11 +159,19 @@ class ChatMagic(Magics):
             return
         options = settings(values)
         prompt = _raw(self.shell, line, cell)
+        if values["summary"]:
+            self._show(_summarized(values, prompt))
+            return
         if not values["raw"]:
             prompt = self._filled(prompt)
         at = None if values["at"] is None else turn_number(values["at"], least=0)
         session = kernel.sessions.find(values["session"] or kernel.sessions.home(kernel.cell))
-        how: dict[str, Any] = {"at": at, "append": values["append"], "options": options}
+        how: dict[str, Any] = {
+            "at": at,
+            "append": values["append"],
+            "options": options,
+            "read": [kernel.sessions[name].name for name in values["read"]],
+        }
         if values["dry-run"]:
             self._show(kernel.dry_run(session, prompt, **how).page())
             return
@@ -183,6 +203,18 @@ class ChatMagic(Magics):
         from chatmagic.display.render import show
 
         show(answer)
+
+
+def _summarized(values: dict[str, Any], text: str) -> str:
+    """Take *text* as the summary of a session. No ``{{ expression }}`` of it is filled: a model may have written it."""
+    others = [key for key, value in values.items() if value and key not in ("summary", "session")]
+    if others:
+        raise LineError(f"--summary sends nothing, so it goes with no other option, found --{others[0]}")
+    if not text.strip():
+        raise LineError("the summary is empty: write it below the line with %%chat, or take it back with %chat undo")
+    session = kernel.sessions[values["session"] or kernel.sessions.current]
+    through = kernel.summarize_as(session, text).through
+    return f"This stands for the turns of {session.name!r} up to #{through} from here on. %chat undo takes it back."
 
 
 def _overview() -> str:

@@ -47,6 +47,12 @@ class FakeClient:
                 raise event
             yield event
 
+    def embed(self, model: str, texts: Sequence[str]) -> tuple[Sequence[Sequence[float]], int | None]:  # noqa: ARG002
+        """Return for each text which of a hundred kinds of words it has."""
+        kinds = [{sum(map(ord, word)) % 100 for word in text.lower().split()} for text in texts]
+        vectors = [[float(number in each) for number in range(100)] for each in kinds]
+        return vectors, sum(len(text.split()) for text in texts)
+
     def models(self, name: str) -> list[str]:
         """Return one model for any endpoint."""
         return [f"{name}-model"]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from chatmagic.commands import context, history, models, sessions, settings
+from chatmagic.commands import context, history, memory, models, sessions, settings
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
 from chatmagic.line import Form, columns, nearest
 
 __all__ = ["VERBS", "overview", "run"]
 
-VERBS: dict[str, Verb] = {**sessions.VERBS, **history.VERBS, **context.VERBS, **settings.VERBS, **models.VERBS}
+VERBS: dict[str, Verb] = {
+    **sessions.VERBS,
+    **history.VERBS,
+    **context.VERBS,
+    **memory.VERBS,
+    **settings.VERBS,
+    **models.VERBS,
+}
 
 
 def run(line: str, desk: Desk, cell: Form) -> Answer:

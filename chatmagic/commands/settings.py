@@ -39,8 +39,8 @@ VERBS = {
     "set": Verb(
         Form(
             "%chat set",
-            "Change settings of the current session: model, system, context, max_cost (USD), any request parameter. "
-            "KEY= unsets; alone: list.",
+            "Change settings of the current session: model, system, context, recall, learn, summary_model, max_cost "
+            "(USD), any request parameter. KEY= unsets; alone: list.",
             ("[KEY=VALUE …]",),
         ),
         _set,

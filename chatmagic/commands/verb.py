@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,13 @@ class Doer(Protocol):
 
     def show_panel(self) -> bool:
         """Show the panel; return False where there can be none."""
+
+    @property
+    def facts(self) -> list[str]:
+        """What every session is told."""
+
+    def compact(self, session: Session) -> Sequence[Turn]:
+        """Have all turns but the newest summarized; return those new in the summary."""
 
     def retry(self, session: Session, **how: Any) -> Turn:
         """Ask once more."""

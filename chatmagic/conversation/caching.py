@@ -26,7 +26,9 @@ def _changes(before: Turn, turn: Turn) -> list[str]:
     changes = {
         "another model": (before.endpoint, before.model) != (turn.endpoint, turn.model),
         "system prompt changed": old and new and old.system != new.system,
+        "facts changed": old and new and old.facts != new.facts,
         "history cut": old and new and old.start != new.start,
+        "summary changed": old and new and old.start == new.start and turn.new_summary is not None,
         "pins changed": old and new and old.start == new.start and old.pinned != new.pinned,
         "chosen by a function": old is None or new is None,
         f"idle for {idle / 60:.0f} min": idle > _KEPT_FOR,

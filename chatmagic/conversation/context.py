@@ -11,7 +11,7 @@ from typing import Any
 
 from chatmagic.conversation.memory import Beside, system_message
 from chatmagic.conversation.messages import Cut, Message, Sent, Summary, Turn
-from chatmagic.conversation.policy import KNOWN, is_budget, read_policy, summarises
+from chatmagic.conversation.policy import KNOWN, is_budget, read_policy, summarizes
 from chatmagic.conversation.tokens import Gauge, Reader
 from chatmagic.errors import ChatMagicError, ContextOverflowError, SettingError
 from chatmagic.plain import one_line
@@ -206,7 +206,7 @@ class Planner:
         # What was reported for all of them together is surer than what each is thought to be.
         scale = max(whole.tokens - stays, 0.0) / (sum(lengths) or 1.0)
         kept, room = 0.0, limits.most - stays
-        newest = room - room_for_summary(limits) if summarises(policy) else room
+        newest = room - room_for_summary(limits) if summarizes(policy) else room
         # The newest turn stays if it can: the new prompt is most likely about it.
         while free and kept + lengths[-1] * scale <= (room / 2 if kept else newest):
             kept += lengths.pop() * scale

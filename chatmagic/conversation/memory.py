@@ -7,9 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chatmagic.conversation.messages import Message, Role, Summary, Turn
+from chatmagic.errors import LineError
 from chatmagic.plain import one_line
 
-__all__ = ["FACT", "Beside", "beside", "instruction", "pieces", "recalled", "split_proposals", "system_message"]
+__all__ = [
+    "FACT",
+    "Beside",
+    "beside",
+    "checked_fact",
+    "instruction",
+    "pieces",
+    "recalled",
+    "split_proposals",
+    "system_message",
+]
 
 FACT = 1_000
 """Characters that a fact may have."""
@@ -32,6 +43,19 @@ class Beside:
 
     def __str__(self) -> str:
         return f"{self.what}\n<record>\n{_closed_in(self.text, 'record')}\n</record>\n\n"
+
+
+def checked_fact(text: str) -> str:
+    """Return *text* in one line, if it can be a fact.
+
+    Raises:
+        LineError: it is empty or too long.
+    """
+    if not text.strip():
+        raise LineError("a fact needs text: %chat remember TEXT")
+    if len(text) > FACT:
+        raise LineError(f"a fact may have {FACT:,} characters, and {one_line(text, 40)!r} has {len(text):,}")
+    return one_line(text, FACT)
 
 
 def system_message(system: str | None, facts: Sequence[str], summary: Summary | None) -> str:

@@ -155,6 +155,13 @@ class Turn:
         # Made once: every request goes through all of them.
         object.__setattr__(self, "messages", (Message("user", self.prompt), Message("assistant", self.reply)))
 
+    @property
+    def new_summary(self) -> Summary | None:
+        """The summary that was sent with it for the first time."""
+        summary = self.sent.summary if self.sent else None
+        before = self.parent.sent.summary if self.parent and self.parent.sent else None
+        return None if summary and before and summary.text == before.text else summary
+
     def __str__(self) -> str:
         return self.reply
 

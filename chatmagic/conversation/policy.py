@@ -7,7 +7,7 @@ import re
 from chatmagic.errors import SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["KNOWN", "OURS", "POLICIES", "is_budget", "read_policy", "summarises"]
+__all__ = ["KNOWN", "OURS", "POLICIES", "is_budget", "read_policy", "summarizes"]
 
 POLICIES = ("budget", "budget:", "summary", "summary:", "last:", "all")
 """How the names of our own policies begin."""
@@ -27,7 +27,7 @@ def is_budget(policy: str) -> bool:
     return policy.partition(":")[0] in _BUDGETS
 
 
-def summarises(policy: str) -> bool:
+def summarizes(policy: str) -> bool:
     """True for the policy that sends a summary in place of what it cuts."""
     return policy.partition(":")[0] == "summary"
 

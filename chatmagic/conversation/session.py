@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 from chatmagic.conversation.messages import NOTHING_USED, Cell, Cut, Message, Summary, Turn, Usage
 from chatmagic.conversation.settings import NOTHING, Settings
 from chatmagic.conversation.spending import Spent
 from chatmagic.errors import SessionError
+
+if TYPE_CHECKING:
+    from array import array
 
 __all__ = ["Act", "Session", "State", "Tree", "acts_to", "next_stamp", "parting", "session_name"]
 
@@ -54,6 +58,8 @@ class Tree:
         self.summaries: dict[int, Summary] = {}
         """What was written of all turns up to one, by the number of that: no line to it has others."""
         self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
+        self.vectors: dict[tuple[str, int], array[float]] = {}
+        """What turns are about, by model and number."""
         self._words: Callable[[str, Sequence[Turn]], Sequence[Turn]] | None = None
         self._growing = threading.Lock()  # forks share a tree
 
@@ -339,6 +345,24 @@ class Session:
         """From here on send the turns from number *start* on, and a *summary* of those before; False: so it is."""
         at = _number(self.last) if self.last else 0
         return self._act("compact", lambda state: replace(state, cut=Cut(at, start, summary)))
+
+    def summarize_as(self, text: str) -> Summary:
+        """Send *text* as the summary from here on; where there was none, it stands for all turns but the newest.
+
+        Raises:
+            SessionError: there are no turns that it could stand for.
+        """
+        line, before = self._line, self.summary
+        if before is not None:
+            sent = self.last.sent if self.last else None
+            start = self.state.cut_here.start if self.state.cut_here else sent.start if sent else 0
+        elif len(line) < 2:
+            raise SessionError(f"session {self.name!r} has no turns that a summary could stand for: it needs two")
+        else:
+            start = _number(line[-1])
+        summary = Summary(text, before.through if before else _number(line[-2]), model="")
+        self.compact(start, summary)
+        return summary
 
     def remember(self, fact: str) -> bool:
         """Send *fact* with every prompt; False: it is known already."""

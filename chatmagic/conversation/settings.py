@@ -12,11 +12,17 @@ from chatmagic.conversation.policy import read_policy
 from chatmagic.errors import SettingError
 from chatmagic.plain import one_line
 
-__all__ = ["FILLED_IN", "NOTHING", "Settings", "checked"]
+__all__ = ["FILLED_IN", "NOTHING", "OURS", "TEXTS", "Settings", "checked"]
 
 FILLED_IN = ("messages", "stream", "stream_options", "n")
-_OURS = ("model", "system", "context", "recall", "recall_model", "summary_model", "learn", "max_cost")
-_TEXTS = ("model", "system", "context", "recall_model", "summary_model")
+"""What a request holds, and nobody may set."""
+
+OURS = ("model", "system", "context", "recall", "recall_model", "summary_model", "learn", "max_cost")
+"""The settings that have a meaning of ours, and are no parameters of a request."""
+
+TEXTS = ("model", "system", "context", "recall_model", "summary_model")
+"""Those of them whose values are text, whatever that looks like."""
+
 _RESERVED = ("tools",)
 
 
@@ -99,7 +105,7 @@ class Settings:
     @property
     def parameters(self) -> dict[str, Any]:
         """What goes into the request beside model and messages."""
-        return {key: value for key, value in self.values.items() if key not in _OURS}
+        return {key: value for key, value in self.values.items() if key not in OURS}
 
 
 NOTHING = Settings()
@@ -115,13 +121,13 @@ def checked(values: Mapping[str, Any]) -> Settings:
     for key, value in values.items():
         if key in FILLED_IN:
             raise SettingError(f"{key!r} cannot be set: chatmagic fills it in itself")
-        if key not in _OURS and (slip := _slip(key)):
+        if key not in OURS and (slip := _slip(key)):
             raise SettingError(f"no setting {key!r}. {slip}")
         if key in _RESERVED:
             raise SettingError(
                 f"{key!r} cannot be set: the word is kept for chatmagic and this version has no use for it"
             )
-        if key in _TEXTS and not isinstance(value, str):
+        if key in TEXTS and not isinstance(value, str):
             raise SettingError(f"{key} must be text, not {value!r}")
         if key == "context" and value:
             read_policy(value)
@@ -141,7 +147,7 @@ def _slip(key: str) -> str:
     """Say what *key* must mean, if it is so near to a word of ours that nobody can want it sent to a server."""
     if key in ("budget", "max_budget", "token_budget"):
         return "Did you mean context=budget:50000 (tokens)?"
-    near = [each for each in _OURS[2:] if difflib.SequenceMatcher(None, key, each).ratio() > 0.86]
+    near = [each for each in OURS[2:] if difflib.SequenceMatcher(None, key, each).ratio() > 0.86]
     return f"Did you mean {near[0]}?" if near else ""
 
 

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from chatmagic.conversation.context import Context, History, Limits
-from chatmagic.conversation.messages import Message, Turn, Usage
-from chatmagic.conversation.policy import is_budget
+from chatmagic.conversation.context import Context, History, Limits, spans
+from chatmagic.conversation.messages import Message, Summary, Turn, Usage
+from chatmagic.conversation.policy import is_budget, summarizes
 from chatmagic.conversation.spending import dollars
 from chatmagic.conversation.tokens import Gauge
 from chatmagic.display.page import Page, table
@@ -54,13 +54,14 @@ class Preview:
                 yield _left_out(*gone.popleft()), True
             pinned = turn is not None and turn.number in self.history.pinned
             number = f"#{turn.number}{' (pinned)' if pinned else ''}" if turn else ""
-            yield [number, message.role, one_line(message.content, 60), f"~{tokens:,}"], False
+            yield [number, message.role, one_line(self._text(message), 60), f"~{tokens:,}"], False
         for turn, size in gone:
             yield _left_out(turn, size), True
 
     def json(self) -> str:
         """Return it as JSON: ``messages`` are exactly what is sent."""
         endpoint, model = self.limits.reader
+        summary = self._summary
         value = {
             "session": self.session,
             "endpoint": endpoint,
@@ -80,12 +81,39 @@ class Preview:
                 for turn, tokens in zip(self.context.left_out, self._gone(), strict=True)
             ],
             "why": self.context.why if self.context.left_out else None,
+            "facts": list(self.history.facts),
+            "summary": {"text": summary.text, "through": summary.through} if summary else None,
+            "recalled": [turn.number for each in self.history.beside for turn in each.turns],
+            "read": [each.session for each in self.history.beside if each.session],
         }
         # What a terminal would obey, or a page reorder, is written as JSON can write it, and so kept.
         written = json.dumps(value, ensure_ascii=False, indent=2)
         return re.sub(
             r"[^ -~\n]", lambda each: each[0] if plain(each[0]) == each[0] else json.dumps(each[0])[1:-1], written
         )
+
+    def _text(self, message: Message) -> str:
+        """Return what is shown of *message*: of the newest one the prompt, not what stands beside it."""
+        return self.history.prompt if message.content == self.history.newest else message.content
+
+    @property
+    def _summary(self) -> Summary | None:
+        return self.context.sent.summary if self.context.sent else None
+
+    def _also(self) -> str:
+        """Say what the system message and the newest one hold beside their own texts."""
+        reader, gauge, summary = self.limits.reader, self.gauge, self._summary
+        parts = []
+        if count := len(self.history.facts):
+            size = sum(gauge.text(reader, fact) for fact in self.history.facts)
+            parts.append(f"{count} fact{'' if count == 1 else 's'} (~{round(size):,})")
+        if summary:
+            size = gauge.text(reader, summary.text)
+            parts.append(f"a summary of the turns up to #{summary.through} (~{round(size):,})")
+        for each in self.history.beside:
+            what = f"session {each.session!r}" if each.session else f"recalled: {spans(each.turns, ())}"
+            parts.append(f"with the prompt {what} (~{round(gauge.text(reader, str(each))):,})")
+        return f"also sent: {', '.join(parts)}" if parts else ""
 
     def _messages(self) -> Iterator[tuple[Message, Turn | None, int]]:
         """Yield what is sent, whose turn it is of, and about how many tokens it has."""
@@ -106,13 +134,19 @@ class Preview:
         endpoint, model = self.limits.reader
         window = self.limits.window
         full = f"{self.context.tokens / window:.0%} of its window of {window:,}" if window else ""
-        cut = f"cut to half when it passes {self.limits.most:,}" if is_budget(self.policy) else self.policy
+        cut = (
+            f"{'summarized' if summarizes(self.policy) else 'cut'} to half when it passes {self.limits.most:,}"
+            if is_budget(self.policy)
+            else self.policy
+        )
         before = "" if self.history.prompt else " before the next prompt"
         said = f"~{self.context.tokens:,} tokens{before}, for {model} at {endpoint}"
         line = " · ".join(filter(None, [said, full, self._price(), cut]))
         gone = len(self.context.left_out)
         why = f"{gone:,} turn{'' if gone == 1 else 's'} not sent: {self.context.why}" if gone else ""
-        return "\n".join(filter(None, [why, line]))
+        if self.context.cut and summarizes(self.policy):
+            why += f"; {spans(self.context.cut, self.context.turns)} will be summarized when the prompt is sent"
+        return "\n".join(filter(None, [self._also(), why, line]))
 
     def _price(self) -> str:
         fresh, kept = self._cost(0), self._cost(self.context.base or 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "footer",
     "lines_page",
     "live",
+    "model_page",
     "table",
     "tokens",
     "turn_page",
@@ -71,21 +72,31 @@ def turn_page(session: str, turn: Turn, notices: Sequence[str] = (), *, aside: b
 
     A turn that was set *aside* is dimmed, and a line says so.
     """
-    lines = [*notices, footer(session, turn)]
     mark = [f"{ASIDE} · #{turn.number}: %chat use {session} --at {turn.number} goes there"] if aside else []
+    page = model_page(turn.reply, [*notices, footer(session, turn)], look, mark=mark, above=_before(turn, look))
+    return replace(page, metadata={"chatmagic": {**_record(session, turn), "in_conversation": not aside}})
+
+
+def model_page(
+    text: str, lines: Sequence[str], look: Look = LOOK, *, mark: Sequence[str] = (), above: str = ""
+) -> Page:
+    """Show the *text* of a model with *lines* below; *above* is HTML of ours. With a *mark* it is dimmed."""
     html = markdown = ""
     if "text/html" in look.mime:
-        html = f"{_folded(turn.reasoning)}{_boxed(_html(turn.reply, look))}"
-        html = f'{_quiet(mark)}<div style="opacity:0.65">{html}</div>' if aside else html
-        html = f'<div class="chatmagic"{_BAR if aside else ""}>{html}{_quiet(lines)}</div>'
+        html = f"{above}{_boxed(_html(text, look))}"
+        html = f'{_quiet(mark)}<div style="opacity:0.65">{html}</div>' if mark else html
+        html = f'<div class="chatmagic"{_BAR if mark else ""}>{html}{_quiet(lines)}</div>'
     if "text/markdown" in look.mime:
-        markdown = _markdown(mark, turn.reply, lines)
-    return Page(
-        html,
-        "\n".join([*mark, plain(turn.reply).strip("\n"), "", *map(one_line, lines)]),
-        {"chatmagic": {**_record(session, turn), "in_conversation": not aside}},
-        markdown,
-    )
+        markdown = _markdown(mark, text, lines)
+    return Page(html, "\n".join([*mark, plain(text).strip("\n"), "", *map(one_line, lines)]), markdown=markdown)
+
+
+def _before(turn: Turn, look: Look) -> str:
+    """Show, folded, the summary that went out with *turn* for the first time, and what the model thought."""
+    reasoning = _folded("reasoning", turn.reasoning, _block(turn.reasoning, _QUIET))
+    if (summary := turn.new_summary) is None:
+        return reasoning
+    return _folded("summary of what is not sent any more", summary.text, _boxed(_html(summary.text, look))) + reasoning
 
 
 def live(html: str, lines: Sequence[str], reasoning: str = "", *, text: str = "") -> Page:
@@ -116,7 +127,7 @@ def conversation(
         text += [f"system: {plain(system)}", ""]
     for turn in turns:
         line = f"#{turn.number} · {footer(session, turn)}"
-        reply = _folded(turn.reasoning) + _boxed(_html(turn.reply, look))
+        reply = _before(turn, look) + _boxed(_html(turn.reply, look))
         html.append(_block(turn.prompt, _PROMPT) + reply + _quiet([line]))
         text += [f"#{turn.number} {plain(turn.prompt)}", "", plain(turn.reply).strip("\n"), "", one_line(line), ""]
     return Page(f'<div class="chatmagic">{"".join(html)}</div>', "\n".join(text).rstrip("\n"))
@@ -221,11 +232,11 @@ def _block(text: str, style: str) -> str:
     return f'<div class="{_NO_TEX}" style="{style};white-space:pre-wrap">{escape(plain(text))}</div>' if text else ""
 
 
-def _folded(reasoning: str) -> str:
-    if not reasoning:
+def _folded(what: str, text: str, html: str) -> str:
+    if not text:
         return ""
-    summary = f'<summary style="{_QUIET};cursor:pointer">reasoning ({len(reasoning.split()):,} words)</summary>'
-    return f"<details>{summary}{_block(reasoning, _QUIET)}</details>"
+    summary = f'<summary style="{_QUIET};cursor:pointer">{what} ({len(text.split()):,} words)</summary>'
+    return f"<details>{summary}{html}</details>"
 
 
 def _tail(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,8 @@ from chatmagic.provider.endpoints import BUILT_IN, Endpoint, Secret, Target, end
 from chatmagic.provider.failures import translate
 from chatmagic.provider.local import answering
 from chatmagic.provider.models import Listed, cost, listed, own_window, window
-from chatmagic.provider.wire import events, json_object
+from chatmagic.provider.reports import usage_in
+from chatmagic.provider.wire import events, json_object, vectors_in
 
 __all__ = ["OpenAIClient"]
 
@@ -142,6 +143,35 @@ class OpenAIClient:
             self.listed[name] = list(known)
             self._said[where.endpoint.url] = {model: listed(entry) for model, entry in known.items()}
             return self.listed[name]
+        raise failure
+
+    def embed(self, model: str, texts: Sequence[str]) -> tuple[Sequence[Sequence[float]], int | None]:
+        """Return a vector for each of *texts*, and how many tokens they had together; None is unknown.
+
+        Raises:
+            EndpointError: there is no such endpoint, or no key for it.
+            RequestError: the server refused or failed, or answered with something else than vectors.
+        """
+        where = target(model, self.endpoints, self._environ)
+        key = self._key_of(where.endpoint)
+        failure: ChatMagicError
+        try:
+            connection = self._connection(where.endpoint, key)
+            raw = connection.client.embeddings.with_raw_response.create(
+                model=where.model,
+                input=list(texts),
+                encoding_format="float",
+                extra_headers=connection.headers,
+                timeout=self.timeout,
+            )
+            found = json_object(raw.http_response.content) or {}
+        except _FOREIGN as exc:
+            failure = translate(exc, where, key)
+        else:
+            vectors, used = vectors_in(found, len(texts)), usage_in(found)
+            if vectors is None:
+                raise RequestError(f"{where.endpoint.label} answered with no vectors")
+            return vectors, used.input_tokens if used else None
         raise failure
 
     def _key_of(self, endpoint: Endpoint) -> str | None:

@@ -29,6 +29,8 @@ class DemoTransport(httpx2.BaseTransport):
         """Answer one request."""
         if request.url.path.endswith("/models"):
             return httpx2.Response(200, json={"object": "list", "data": [{"id": _MODEL, "object": "model"}]})
+        if not request.url.path.endswith("/chat/completions"):
+            return httpx2.Response(404, json={"error": {"message": "The demo answers prompts, and nothing else."}})
         body = json.loads(request.read())
         if body["model"] != _MODEL:
             message = f"The model {body['model']!r} does not exist; the demo has one model, {_MODEL!r}."
@@ -196,6 +198,20 @@ def _long(_: Messages, match: re.Match[str]) -> str:
     return "\n\n".join("\n".join(lines[start : start + 5]) for start in range(0, len(lines), 5))
 
 
+def _summary(messages: Messages, match: re.Match[str]) -> str:
+    """Keep the beginning of each prompt, below what an earlier summary kept; most summaries are better."""
+    earlier = re.search(r"<summary>\n(.*?)\n</summary>", "".join(_said(messages, "system")), re.DOTALL)
+    kept = re.findall(r"^- .*", earlier[1], re.MULTILINE) if earlier else []
+    *said, order = _said(messages)
+    if order[: match.start()].strip():
+        said.append(order[: match.start()])
+    new = [f"- The user said: {' '.join(text.split()[:12])}" for text in said]
+    lines = ["## Facts", *dict.fromkeys([*kept, *new])]
+    if "## To remember" in order and (name := re.search(_NAME, "\n".join(said), re.IGNORECASE)):
+        lines += ["", "## To remember", f"- The user's name is {name[1]}."]
+    return "\n".join(lines)
+
+
 def _otherwise(messages: Messages) -> str:
     return (
         "I am chatmagic's offline demo: a few rules, no language model. You said:\n\n"
@@ -206,6 +222,7 @@ def _otherwise(messages: Messages) -> str:
 
 
 _RULES: list[tuple[str, Callable[[Messages, re.Match[str]], str]]] = [
+    (r"\bSummarize this conversation\. Your summary", _summary),
     (r"\bsa(?:y|id) first\b|\bfirst (?:thing|message|question)\b", _first),
     (r"\bmy name\?|\bwhat(?:'s| is| was) my name\b|\bwho am i\b", _name),
     (_NAME, _hello),

@@ -17,7 +17,9 @@ from chatmagic.plain import one_line
 from chatmagic.provider.failures import clean, no_reply, server_error
 from chatmagic.provider.reports import timed, usage_in
 
-__all__ = ["events", "json_object"]
+__all__ = ["events", "json_object", "vectors_in"]
+
+_LARGEST = 1e30  # a number of a vector; NaN is none
 
 
 def events(response: httpx2.Response, key: str | None) -> Iterator[Event]:
@@ -200,3 +202,20 @@ def _deadline(response: httpx2.Response, seconds: float) -> Iterator[None]:
 def _shut_down(socket: Any) -> None:
     with suppress(OSError):  # it may be gone already
         socket.shutdown(SHUT_RDWR)
+
+
+def vectors_in(answer: object, count: int) -> list[list[float]] | None:
+    """Return the *count* vectors that a server answered with, in the order of the texts; None: these are none."""
+    entries = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(entries, list) or len(entries) != count or not all(isinstance(each, dict) for each in entries):
+        return None
+    places = [each.get("index") for each in entries]
+    if sorted(place for place in places if isinstance(place, int)) == list(range(count)):
+        entries = sorted(entries, key=lambda each: int(each["index"]))
+    vectors = [each.get("embedding") for each in entries]
+    lengths = {len(each) if isinstance(each, list) else 0 for each in vectors}
+    if len(lengths) != 1 or 0 in lengths:
+        return None
+    if not all(isinstance(value, (int, float)) and abs(value) < _LARGEST for vector in vectors for value in vector):
+        return None
+    return vectors

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -32,6 +32,7 @@ from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.tokens import Count, Gauge
 from chatmagic.engine import run_turn
+from chatmagic.errors import RequestError
 from chatmagic.events import Delta, Event, Facts, Finished, Request, Sending, Used
 from chatmagic.testing import SpyRenderer
 
@@ -93,6 +94,9 @@ class Server:
 
     def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:  # noqa: ARG002 - the Protocol's shape
         return Facts(("bench", model))
+
+    def embed(self, model: str, texts: Sequence[str]) -> tuple[Sequence[Sequence[float]], int | None]:
+        raise RequestError(f"{model} embeds nothing, so not {len(texts)} texts either")
 
     def stream(self, request: Request) -> Iterator[Event]:
         sent = self.first + sum(self.each + self.count(message.content) for message in request.messages)
