@@ -198,9 +198,14 @@ class Ask:
             way = f"not sent, and not summarized because {self._unsummarized},"
         elif summarizes(self.policy):
             way = "summarized"
-        back = "; --context all sends everything again" if self.limits.most == self.limits.budget else ""
-        retry = "; %chat compact tries again" if self._unsummarized else ""
-        return f"{' '.join(self._gone())} {way} from here on: {self.context.why}{retry or back}"
+        ways = []
+        if self._unsummarized:
+            ways.append("%chat compact tries again")
+        elif not summarizes(self.policy):
+            ways.append("--context summary sends a summary instead")
+        if self.limits.most == self.limits.budget:
+            ways.append("--context all sends everything again")
+        return f"{' '.join(self._gone())} {way} from here on: {'; '.join([self.context.why, *ways])}"
 
     def _gone(self) -> tuple[str, str]:
         cut = self.context.cut

@@ -67,6 +67,7 @@ class Compactor:
         try:
             summary = yield from self.summarize(ask, turns)
             if not ask.summarized(summary):
+                del self.known[summary.through]
                 raise RequestError("it was longer than there is room for")
         except (SpendingError, InterruptedTurnError):
             raise

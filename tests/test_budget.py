@@ -75,7 +75,8 @@ def test_a_cut_is_said_before_sending() -> None:
     assert kinds.index(Remark) < kinds.index(Sending)
     assert "turns (#1 to #" in room.view.notices[0]
     assert "are not sent from here on: with all of them the request would have ~" in room.view.notices[0]
-    assert "more than the budget of 1,200; --context all sends everything again" in room.view.notices[0]
+    ways = "--context summary sends a summary instead; --context all sends everything again"
+    assert f"more than the budget of 1,200; {ways}" in room.view.notices[0]
 
 
 def test_a_cut_is_undone_with_its_turn() -> None:

@@ -1,0 +1,424 @@
+"""One answer over texts of any length: asked about pieces, several at once, and merged until one answer is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from chatmagic.asking import limits_of, paid
+from chatmagic.conversation.context import Context, Limits
+from chatmagic.conversation.learning import learn, overflowed
+from chatmagic.conversation.material import Step, groups, parts
+from chatmagic.conversation.messages import NOTHING_USED, Message, Usage
+from chatmagic.conversation.settings import Settings
+from chatmagic.conversation.spending import Purse, dollars, hold
+from chatmagic.conversation.tokens import Gauge
+from chatmagic.errors import (
+    ChatMagicError,
+    ContextOverflowError,
+    InterruptedTurnError,
+    LineError,
+    RequestError,
+    SpendingError,
+)
+from chatmagic.events import Client, Facts, Request, Sending, Waiting
+from chatmagic.listening import ENDINGS, Reply, Retry, persistently
+from chatmagic.plain import one_line
+
+__all__ = ["Draft", "Job", "Plan", "Progress", "Result", "texts_of"]
+
+_PIECE = 12_000  # tokens that are read at once, so that several requests go out side by side
+_MERGED = 32_000  # tokens of answers that are merged at once
+_ANSWER = 1_000  # tokens that an answer may have, and at most a quarter of what is sent
+_WORDS = 0.6  # for a token
+_LEAST = 40  # tokens of a text beside what is asked about it
+_HALVINGS = 5  # of a piece, for a server that finds it too long
+_ROUNDS = 20
+_SHRUNK = 0.9  # of the answers before a round of merging, if it gets anywhere
+_AT_ONCE = 32
+_DRAFTS = 8
+_TICK = 1.0  # seconds between two looks at the clock
+
+
+def texts_of(value: object) -> tuple[str, ...]:
+    """Return the texts that *value* is: a text, the file of a path, or an iterable of these.
+
+    Raises:
+        LineError: it is something else, there is nothing in it, or a file cannot be read.
+    """
+    if isinstance(value, (str, Path)):
+        texts: tuple[str, ...] = (_text_of(value),)
+    elif isinstance(value, (Mapping, bytes, bytearray)) or hasattr(value, "columns") or not isinstance(value, Iterable):
+        raise LineError(
+            f"{one_line(repr(value), 60)} ({type(value).__name__}) cannot be summarized: give a text, several of them "
+            "in a list, or pathlib.Path('FILE')"
+        )
+    else:
+        texts = tuple(map(_text_of, value))
+    if not any(text.strip() for text in texts):
+        raise LineError(f"there is nothing to summarize: {one_line(repr(value), 60)} holds no text")
+    return texts
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Path):
+        raise LineError(
+            f"{one_line(repr(value), 60)} ({type(value).__name__}) among the texts is none: str(…) makes one of it"
+        )
+    try:
+        return value.read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise LineError(f"the file {str(value)!r} cannot be read: {why}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer: its *text*, the *model*, and in how many *pieces* the texts were read.
+
+    *usage* is what the *requests* used together whose answers it is made of. *notices* say what was decided on the way.
+    """
+
+    text: str
+    model: str
+    usage: Usage
+    pieces: int
+    requests: int
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to be asked: how many *pieces* there are, and, of what is not *done* yet, about how much it takes.
+
+    *cost* is in USD; None is unknown. It is *unlimited* if a limit of cost cannot hold because of that. *instant*
+    answers are there at once.
+    """
+
+    model: str
+    pieces: int
+    done: int
+    requests: int
+    tokens: int
+    output: int
+    cost: float | None
+    unlimited: bool = False
+    instant: bool = False
+
+    def __str__(self) -> str:
+        about = "~" * (self.pieces > 1)
+        cost = "price unknown" if self.cost is None else f"~{dollars(self.cost)}" if self.cost else "free"
+        kept = f" ({self.done:,} of them done before)" if self.done else ""
+        said = (
+            f"{self.model} · {_count(self.pieces, 'piece')}{kept}, {about}{_count(self.requests, 'request')}"
+            f" · ~{self.tokens:,} tokens in, ~{self.output:,} out · {cost}"
+        )
+        return said + "; max_cost cannot hold without a price: give it in ChatMagic.models" * self.unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: *done* of all *pieces*, *share* of all work, *what* is done beside reading, and for how long."""
+
+    done: int
+    pieces: int
+    share: float
+    seconds: float
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    usage: Usage
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is kept of a job that did not come to its end: *steps* that read the texts, and *answers* by request.
+
+    The requests *too_long* are not sent again, but in halves.
+    """
+
+    steps: tuple[Step, ...]
+    answers: dict[str, _Answer] = field(default_factory=dict)
+    too_long: set[str] = field(default_factory=set)
+
+
+class Job:
+    """Texts that are to be summarized by *model*: split and measured; `run` asks.
+
+    *prompt* says what the answer is for. With *refine* every piece improves the answer so far; otherwise *at_once*
+    requests go out side by side, and their answers are merged. *drafts* keep what is done until the whole is.
+
+    Raises:
+        LineError: *at_once* is no number from 1 to 32.
+        EndpointError: the model names no endpoint.
+        ContextOverflowError: the model takes too little.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        model: str,
+        *,
+        client: Client,
+        gauge: Gauge,
+        budget: int,
+        prompt: str = "",
+        refine: bool = False,
+        at_once: int = 4,
+        purses: Sequence[Purse] = (),
+        retry: Retry | None = None,
+        drafts: MutableMapping[str, Draft] | None = None,
+    ) -> None:
+        if type(at_once) is not int or not 1 <= at_once <= _AT_ONCE:
+            raise LineError(f"at_once (--at-once) is a number from 1 to {_AT_ONCE}, not {at_once!r}")
+        if not isinstance(prompt, str):
+            raise LineError(f"prompt (--for) is a text, not {one_line(repr(prompt), 60)}")
+        self.model, self.prompt, self.refine, self.at_once = model, prompt, refine, at_once
+        self.client, self.gauge, self.budget, self.purses = client, gauge, budget, purses
+        self.retry = retry or Retry()
+        self.facts: Facts = client.facts(model, {})
+        self._drafts = {} if drafts is None else drafts
+        self.answer = min(_ANSWER, self.limits.most // 4)
+        """Tokens that an answer may have."""
+        self._name = _hash([model, prompt, refine, list(texts)])
+        self.draft = self._drafts.get(self._name) or Draft(tuple(self._steps(texts)))
+
+    @property
+    def limits(self) -> Limits:
+        """How long a request may be, as far as it is known by now."""
+        return limits_of(self.facts, Settings(), self.budget, self.gauge)
+
+    def step(self, what: str, texts: Iterable[str] = (), so_far: str = "") -> Step:
+        """Return the request that asks about *texts*."""
+        words = max(int(self.answer * _WORDS / 50) * 50, 30)
+        found = next(parts([*texts], float("inf"), self.text_size), ())
+        return Step(found, what, words, self.prompt, so_far)
+
+    def _steps(self, texts: Sequence[str]) -> Iterable[Step]:
+        around = self.size(self.step("piece", so_far="…" * self.refine).messages)
+        room = min(_PIECE, self.limits.most - around - (1.5 * self.answer if self.refine else 0))
+        if room < _LEAST:
+            raise ContextOverflowError(
+                f"{self.model!r} takes {self.limits.most:,} tokens, and ~{round(around):,} are needed to ask about a "
+                "text at all: ask a model with a larger window (-m); nothing was sent",
+                window=self.limits.window,
+            )
+        found = list(parts(texts, room, self.text_size))
+        what = "texts" if len(found) == 1 else "piece"
+        return (replace(self.step(what), parts=each) for each in found)
+
+    def size(self, messages: Sequence[Message]) -> float:
+        """Return about how many tokens a request has."""
+        return self.gauge.request(self.facts.reader, messages)
+
+    def text_size(self, text: str) -> float:
+        """Return about how many tokens *text* has."""
+        return self.gauge.text(self.facts.reader, text)
+
+    def merge_room(self) -> float:
+        """Return how many tokens of answers can be merged at once."""
+        return min(_MERGED, self.limits.most - self.size(self.step("answers").messages))
+
+    @property
+    def plan(self) -> Plan:
+        """What it takes, about: what is done already does not count."""
+        sizes = [self.size(step.messages) for step in self.draft.steps if self.known(step) is None]
+        done = len(self.draft.steps) - len(sizes)
+        if self.refine:
+            done = min(len(self.draft.answers), len(self.draft.steps))
+            sizes = [size + self.answer * (number > 0) for number, size in enumerate(sizes)][done:]
+        else:
+            sizes += self._sizes_of_merging()
+        outputs = [min(self.answer, size) for size in sizes]
+        costs = [self.cost(size, output) for size, output in zip(sizes, outputs, strict=True)]
+        known = [cost for cost in costs if cost is not None]
+        cost = sum(known) if len(known) == len(costs) else None
+        return Plan(
+            self.model,
+            len(self.draft.steps),
+            done,
+            len(sizes),
+            round(sum(sizes)),
+            round(sum(outputs)),
+            cost,
+            cost is None and any(purse.most is not None for purse in self.purses),
+            self.facts.where == "within",
+        )
+
+    def _sizes_of_merging(self) -> list[float]:
+        count, sizes = len(self.draft.steps), []
+        around = self.size(self.step("answers").messages)
+        most = max(int(self.merge_room() // max(self.answer, 1)), 2)
+        while count > 1:
+            requests = -(-count // most)
+            sizes += [around + self.answer * count / requests] * requests
+            count = requests
+        return sizes
+
+    def cost(self, tokens: float, output: float) -> float | None:
+        """Return what a request costs (USD) with so many *tokens*, of which nothing is in a cache."""
+        return self.facts.cost(Usage(round(tokens), round(output), 0))
+
+    def key(self, step: Step) -> str:
+        """Return what names the request of *step*: a hash of the model and the messages."""
+        return _hash([self.model, [[each.role, each.content] for each in step.messages]])
+
+    def known(self, step: Step) -> _Answer | None:
+        """Return the answer that is kept."""
+        return self.draft.answers.get(self.key(step))
+
+    def keep(self) -> None:
+        """Keep what is done until the next time."""
+        self._drafts.pop(self._name, None)
+        while len(self._drafts) >= _DRAFTS:
+            del self._drafts[next(iter(self._drafts))]
+        self._drafts[self._name] = self.draft
+
+    def forget(self) -> None:
+        """All is done."""
+        self._drafts.pop(self._name, None)
+
+    def run(self, show: Callable[[Progress], None] = lambda _: None) -> Result:
+        """Ask, and return the answer; *show* is told how far it is.
+
+        Raises:
+            SpendingError: it could cost more than is allowed.
+            InterruptedTurnError: the user stopped it. What is done is kept.
+            ChatMagicError: a piece has no answer. What is done is kept.
+        """
+        return _Run(self, show).result()
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + "s" * (number != 1)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where the answer to *step* goes; a step is *halved* so often because a server found it too long."""
+
+    step: Step
+    halved: int = 0
+    answer: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request that is under way, with about so many *tokens*; *held* is what it may cost (USD)."""
+
+    place: _Place
+    request: Request
+    tokens: int
+    held: float
+    reply: Reply = field(default_factory=Reply)
+    waits: str = ""
+    error: Exception | None = None
+
+
+class _Run:
+    """One run of a job. Everything but listening is done by the thread that asked."""
+
+    def __init__(self, job: Job, show: Callable[[Progress], None]) -> None:
+        self.job, self.draft = job, job.draft
+        self._show = show
+        self._line: list[_Place] = []  # the pieces
+        self._calls: list[_Call] = []
+        self._came: queue.SimpleQueue[_Call] = queue.SimpleQueue()
+        self._over = threading.Event()  # nobody waits for anything any more
+        self._failed = threading.Event()  # nobody waits for another try
+        self._held = 0.0
+        self._narrow: Limits | None = None  # what a server has said, until an answer shows that it is true
+        self._notices: list[str] = []
+        self._sent = self._planned = 0
+        self._merging = ""
+        self._clock = time.monotonic()
+
+    def result(self) -> Result:
+        """Return the answer."""
+        plan = self.job.plan
+        self._planned = plan.requests
+        self._held = hold(self.job.purses, plan.cost, sure=False)
+        self._line = [_Place(step) for step in self.draft.steps]
+        try:
+            text = self._refined() if self.job.refine else self._merged(self._answers(self._line))
+        except KeyboardInterrupt:
+            raise InterruptedTurnError(f"stopped; {self._kept()} to go on") from None
+        finally:
+            self._over.set()
+            for call in self._calls:
+                self._pay(call)
+            for purse in self.job.purses:
+                purse.spent.release(self._held)
+        self.job.forget()
+        answers = self.draft.answers.values()
+        usage = sum((answer.usage for answer in answers), NOTHING_USED)
+        notices = tuple(dict.fromkeys(self._notices))
+        return Result(text, self.job.model, usage, len(self._line), len(answers), notices)
+
+    def _refined(self) -> str:
+        """Let piece after piece improve the answer."""
+        text, number = "", 0
+        while number < len(self._line):
+            place = self._line[number]
+            place.step = replace(place.step, so_far=text)
+            try:
+                [text] = self._answers([place], whole=True)
+            except ContextOverflowError:
+                self._halve(self._line, place)
+            else:
+                number += 1
+        return text
+
+    def _merged(self, texts: list[str]) -> str:
+        """Merge answers in as many rounds as it takes."""
+        for _ in range(_ROUNDS):
+            if len(texts) == 1:
+                return texts[0]
+            before = sum(map(self.job.text_size, texts)), len(texts)
+            texts = self._round(texts)
+            size = sum(map(self.job.text_size, texts))
+            if size > _SHRUNK * before[0] and len(texts) >= before[1]:
+                break
+        raise self._failure(
+            f"the answers to the pieces (~{round(size):,} tokens) do not get short enough to be merged in what "
+            f"{self.job.model!r} takes ({self.job.limits.most:,}): ask a model with a larger window (-m)"
+        )
+
+    def _round(self, texts: list[str]) -> list[str]:
+        room = self.job.merge_room()
+        if room < 2 * _LEAST:
+            raise self._failure(f"the window of {self.job.model!r} has no room to merge the answers")
+        found = list(groups(texts, room, self.job.text_size))
+        self._merging = f"merging {len(texts):,} answers"
+        places: list[_Place | str] = []
+        for group in found:
+            # A short answer that is alone waits for the next round.
+            alone = len(group) == 1 and self.job.text_size(group[0]) <= room / 2
+            places.append(group[0] if alone else _Place(self.job.step("answers", group)))
+        asked = [place for place in places if isinstance(place, _Place)]
+        merged: list[str] = []
+        answers = self._answers(asked, asked_line := [*asked])
+        by_place = dict(zip(map(id, asked_line), answers, strict=True))
+        del by_place
+        return merged
+
+    def _answers(self, places: list[_Place], *, whole: bool = False) -> list[str]:
+        raise NotImplementedError
