@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from chatmagic.api import Chat, Chats
     from chatmagic.conversation.messages import Message, Turn, Usage
+    from chatmagic.display.digest import Digest
     from chatmagic.errors import ChatMagicError, ChatMagicWarning
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ChatMagicError",
     "ChatMagicWarning",
     "Chats",
+    "Digest",
     "Message",
     "Turn",
     "Usage",
@@ -25,6 +27,7 @@ __all__ = [
     "load_ipython_extension",
     "session",
     "sessions",
+    "summarize",
     "unload_ipython_extension",
 ]
 
@@ -33,6 +36,7 @@ _HOME = {
     "ChatMagicError": "chatmagic.errors",
     "ChatMagicWarning": "chatmagic.errors",
     "Chats": "chatmagic.api",
+    "Digest": "chatmagic.display.digest",
     "Message": "chatmagic.conversation.messages",
     "Turn": "chatmagic.conversation.messages",
     "Usage": "chatmagic.conversation.messages",
@@ -59,6 +63,32 @@ def session(name: str | None = None) -> Chat:
     from chatmagic.magics import kernel
 
     return kernel.chat(name)
+
+
+def summarize(
+    text: object,
+    *,
+    model: str | None = None,
+    prompt: str = "",
+    refine: bool = False,
+    at_once: int = 4,
+    display: bool = False,
+) -> Digest:
+    """Return one answer over *text*: a text, the file of a ``pathlib.Path``, or several of these, of any length.
+
+    *prompt* says what it is for, or what to look for. The text is read in pieces that fit the *model* (by default that
+    of the current conversation), *at_once* of them side by side, and their answers are merged; with *refine* each piece
+    improves the answer so far. No conversation gets any of it. With *display* it is shown while it is made.
+
+    Raises:
+        LineError: there is no text.
+        SpendingError: it could cost more than is allowed.
+        InterruptedTurnError: the user stopped it. What is done is kept: the same call asks only for the rest.
+        ChatMagicError: a piece has no answer. What is done is kept.
+    """
+    from chatmagic.magics import kernel
+
+    return kernel.summarize(text, model=model, prompt=prompt, refine=refine, at_once=at_once, display=display)
 
 
 def _sessions() -> Chats:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from chatmagic.conversation.memory import Beside
     from chatmagic.conversation.messages import Message, Summary
     from chatmagic.conversation.spending import Purse
+    from chatmagic.digest import Draft, Job
     from chatmagic.display.context import Preview
+    from chatmagic.display.digest import Digest
     from chatmagic.display.marks import Marks
     from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
@@ -136,6 +138,8 @@ class Kernel:
         self.uncomplete: Callable[[], None] = lambda: None
         self.policies: dict[str, Callable[..., Any]] = {}
         """Functions that choose what is sent, which came from Python."""
+        self.drafts: dict[str, Draft] = {}
+        """What is done of summaries that did not come to their end."""
         self._planner: Planner | None = None
         self._counts = ""  # the vocabulary that has been asked for
 
@@ -386,6 +390,43 @@ class Kernel:
         _compactable(session, session.settings.over(self.defaults).context or "budget")
         with self.sessions.idle(session.name):
             return session.summarize_as(text)
+
+    def to_summarize(
+        self, text: object, *, model: str | None = None, prompt: str = "", refine: bool = False, at_once: int = 4
+    ) -> Job:
+        """Return what summarizing *text* takes: split and measured, but nothing is sent."""
+        from chatmagic.digest import Job, texts_of
+
+        of_session = self.sessions.find(self.sessions.current).settings.over(self.defaults).model
+        return Job(
+            texts_of(text),
+            of_session or "" if model is None else model,
+            client=self.connected(),
+            gauge=self.planner.gauge,
+            budget=self._budget,
+            prompt=prompt,
+            refine=refine,
+            at_once=at_once,
+            purses=[self._purse],
+            retry=self._retry,
+            drafts=self.drafts,
+        )
+
+    def summarize(self, text: object, *, display: bool = False, **how: Any) -> Digest:
+        """Sum up *text*, in no session, and *display* it. What *how* may hold: see `to_summarize`."""
+        from chatmagic.display.digest import NotebookProgress, TerminalProgress, watched
+
+        job = self.to_summarize(text, **how)
+        view = (NotebookProgress(look=self.look) if self.in_notebook else TerminalProgress()) if display else None
+        digest = watched(job, view, self.look)
+        self._prepare(job.model)
+        return digest
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the notebook has defined."""
+        names: dict[str, Any] = self.magics.shell.user_ns if self.magics else {}
+        return names
 
     @property
     def _retry(self) -> Retry:

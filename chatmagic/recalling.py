@@ -13,15 +13,16 @@ from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.conversation.spending import Purse, hold, settle
 from chatmagic.conversation.tokens import Gauge
 from chatmagic.errors import EndpointError, RequestError
-from chatmagic.events import Busy, Client, Event, Remark
+from chatmagic.events import Busy, Client, Event, Facts, Remark
 
 __all__ = ["Vectors", "recall"]
 
 Vectors = MutableMapping[tuple[str, int], "array[float]"]
 """What is known of turns, by model and number: vectors of length 1."""
 
-_MOST = 20_000  # characters of a text that are read; models take about 8,000 tokens
-_AT_ONCE = 64  # texts
+_MOST = 20_000  # characters of a text that are read
+_WINDOW = 8_192  # tokens that a model takes if nobody says otherwise
+_AT_ONCE = 32  # texts: OpenAI takes 300,000 tokens at once
 
 
 def recall(
@@ -56,7 +57,7 @@ def _embedded(
 ) -> Iterator[array[float]]:
     facts = client.facts(model, {})
     for start in range(0, len(texts), _AT_ONCE):
-        batch = [text[:_MOST] or " " for text in texts[start : start + _AT_ONCE]]
+        batch = [_begin(text, facts, gauge) for text in texts[start : start + _AT_ONCE]]
         tokens = round(sum(gauge.text(facts.reader, text) for text in batch))
         held = hold(purses, facts.cost(Usage(tokens, 0)), sure=True)
         used, read = None, None
@@ -67,6 +68,13 @@ def _embedded(
         finally:
             settle(purses, held, used, guessed=read is None)
         yield from map(_unit, vectors)
+
+
+def _begin(text: str, facts: Facts, gauge: Gauge) -> str:
+    """Return as much of *text* as the model takes, by a careful guess."""
+    text = text[:_MOST]
+    most, tokens = 0.8 * (facts.window or _WINDOW), gauge.text(facts.reader, text)
+    return (text if tokens <= most else text[: int(len(text) * most / tokens)]) or " "
 
 
 def _unit(vector: Sequence[float]) -> array[float]:

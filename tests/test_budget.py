@@ -10,48 +10,19 @@ import pytest
 
 from chatmagic.conversation.context import Planner
 from chatmagic.conversation.estimate import estimate
-from chatmagic.conversation.messages import Cell, Turn, Usage
+from chatmagic.conversation.messages import Cell, Usage
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.conversation.spending import Purse, Spent
 from chatmagic.conversation.tokens import Gauge
-from chatmagic.engine import Retry, run_turn
+from chatmagic.engine import Retry
 from chatmagic.errors import ContextOverflowError, InterruptedTurnError, RequestError, SpendingError
 from chatmagic.events import Delta, Event, Finished, Reasoning, Remark, Sending, Used
 from chatmagic.provider.client import OpenAIClient
-from chatmagic.testing import FakeClient, SpyRenderer
+from chatmagic.testing import FakeClient
 from tests.llamacpp import llama_server
+from tests.room import Room, used
 from tests.server import Wire, chunk, sse
-
-
-class Room:
-    """One session with all that a kernel keeps for it."""
-
-    def __init__(self, client: Any, **how: Any) -> None:
-        self.client, self.view, self.session = client, SpyRenderer(), Session("main")
-        self.planner = Planner(Gauge(estimate))
-        self.how = how
-        self.spent = Spent()
-
-    def ask(self, prompt: str = "a word or two", **how: Any) -> Turn:
-        return run_turn(
-            self.session,
-            prompt,
-            **{
-                "client": self.client,
-                "renderer": self.view,
-                "defaults": Settings({"model": "m"}),
-                "planner": self.planner,
-                "purse": Purse(self.spent, "this kernel", None, "more"),
-                **self.how,
-                **how,
-            },
-        )
-
-
-def used(said: str, sent: int, came: int = 5, **more: Any) -> list[Event | BaseException]:
-    """A reply with a report."""
-    return [Sending("fake"), Delta(said), Used(Usage(sent, came, **more)), Finished("stop")]
 
 
 def too_long(window: int | None = None, size: int | None = None) -> ContextOverflowError:

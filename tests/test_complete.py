@@ -189,7 +189,10 @@ def test_models_and_endpoints(marked: str, texts: list[str]) -> None:
         ("%%chat -m demo --set mo|", []),
         ("%%chat --set temperature=|", []),
         ("%%chat --set system=|", []),
-        ("%chat set s|", ["system=", "summary_model=", "seed=", "stop=", "service_tier=", "safety_identifier=", "store="]),
+        (
+            "%chat set s|",
+            ["system=", "summary_model=", "seed=", "stop=", "service_tier=", "safety_identifier=", "store="],
+        ),
         ("%chat set seed=1 to|", ["top_p=", "top_logprobs="]),
         ("%chat set service_tier=flex se|", ["seed="]),
     ],

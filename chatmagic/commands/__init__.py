@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatmagic.commands import context, history, memory, models, sessions, settings
+from chatmagic.commands import context, digest, history, memory, models, sessions, settings
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
 from chatmagic.line import Form, columns, nearest
@@ -16,6 +16,7 @@ VERBS: dict[str, Verb] = {
     **memory.VERBS,
     **settings.VERBS,
     **models.VERBS,
+    **digest.VERBS,
 }
 
 

@@ -47,7 +47,7 @@ def _remember(desk: Desk, values: dict[str, Any]) -> Answer:
     else:
         raise LineError("%chat remember needs TEXT: %chat remember [--everywhere] TEXT")
     known = _known(desk, session)
-    new = [fact for fact in map(checked_fact, texts) if fact not in known]
+    new = [fact for fact in dict.fromkeys(map(checked_fact, texts)) if fact not in known]
     if not new:
         return "That is known already; nothing has changed."
     if len(known) + len(new) > MOST_FACTS:
@@ -60,10 +60,13 @@ def _remember(desk: Desk, values: dict[str, Any]) -> Answer:
         else:
             session.remember(fact)
     number = _known(desk, session).index(new[-1]) + 1
-    what = "It is" if len(new) == 1 else f"{len(new)} facts are"
+    one = len(new) == 1
+    what = "It is" if one else f"{len(new)} facts are"
     if values["everywhere"]:
-        return f"{what} sent in every session of this kernel from here on. %chat forget-fact {number} takes it back."
-    return f"{what} sent with every prompt in {session.name!r} from here on. %chat undo takes it back."
+        back = f"{number} takes it back" if one else "N takes one back"
+        return f"{what} sent in every session of this kernel from here on. %chat forget-fact {back}."
+    back = "undo takes it" if one else f"undo {len(new)} takes them"
+    return f"{what} sent with every prompt in {session.name!r} from here on. %chat {back} back."
 
 
 def _chosen(proposed: list[str], text: str) -> list[str]:
@@ -93,13 +96,14 @@ def _forget(desk: Desk, values: dict[str, Any]) -> Answer:
         raise SessionError(f"no fact {number} ({there}). See %chat facts")
     fact = known[number - 1]
     shown = one_line(fact, 60)
-    if fact in session.state.facts:
-        session.forget_fact(fact)
-        return f"Not sent any more: {shown!r}. %chat undo takes it back."
-    if fact in desk.sessions.facts:
+    everywhere = fact in desk.sessions.facts
+    if fact in desk.edge.facts and not everywhere:
+        raise SessionError(f"{shown!r} comes from the configuration. Change it there: %config ChatMagic.facts = […]")
+    session.forget_fact(fact)
+    if everywhere:
         desk.sessions.facts.remove(fact)
         return f"Not sent any more in any session: {shown!r}. %chat remember --everywhere TEXT takes it back."
-    raise SessionError(f"{shown!r} comes from the configuration. Change it there: %config ChatMagic.facts = […]")
+    return f"Not sent any more: {shown!r}. %chat undo takes it back."
 
 
 def _known(desk: Desk, session: Session) -> list[str]:

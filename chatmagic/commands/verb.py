@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
@@ -13,6 +13,10 @@ from chatmagic.conversation.settings import Settings
 from chatmagic.display.context import Preview
 from chatmagic.display.page import Look, Page
 from chatmagic.line import Form
+
+if TYPE_CHECKING:
+    from chatmagic.digest import Job
+    from chatmagic.display.digest import Digest
 
 __all__ = ["Answer", "Desk", "Doer", "Verb", "count_of"]
 
@@ -47,6 +51,16 @@ class Doer(Protocol):
 
     def go_on(self, session: Session, **how: Any) -> Turn:
         """Let the model go on with a reply."""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the notebook has defined."""
+
+    def to_summarize(self, text: object, *, model: str | None, prompt: str, refine: bool, at_once: int) -> Job:
+        """Return what summarizing *text* takes."""
+
+    def summarize(self, text: object, *, display: bool, **how: Any) -> Digest:
+        """Sum up *text*."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
+from unicodedata import category, normalize
 
 from chatmagic.conversation.messages import Turn
 from chatmagic.errors import SettingError
@@ -13,7 +15,10 @@ __all__ = ["Words"]
 
 _MOST = 300  # different words of a prompt that are looked for
 # These are written without blanks: every two of them that stand together count as a word.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]+"
+)
+_IDEOGRAPHS = "\u3400"  # from here on one of them may be a word, too
 
 
 class Words:
@@ -53,5 +58,15 @@ class Words:
 
 
 def _spaced(text: str) -> str:
+    """Return *text* with blanks between its words, spelled in one of the ways in which it could be."""
     text = text.encode("utf-8", "replace").decode().replace("\0", " ")
-    return _UNSPACED.sub(lambda run: f" {' '.join(map(''.join, zip(run[0], run[0][1:] or ' ', strict=False)))} ", text)
+    if text.isascii():
+        return text
+    text = normalize("NFKC", text).casefold()
+    # Vowel points are left out as often as not; what joins or hyphenates is not seen.
+    text = "".join(each for each in text if category(each) not in ("Mn", "Mc", "Me", "Cf"))
+    return _UNSPACED.sub(lambda run: f" {' '.join(_words_in(run[0]))} ", text)
+
+
+def _words_in(run: str) -> list[str]:
+    return [*(each for each in run if each >= _IDEOGRAPHS or len(run) == 1), *map("".join, pairwise(run))]
