@@ -112,7 +112,9 @@ class Ask:
         room = self.limits.most / 4
         for turn in find(self.history.prompt, self.context.left_out):
             length = gauge.turns(reader, [turn])[0]
-            if length <= room and len(found) < self.asked.recall:
+            if len(found) == self.asked.recall:
+                break
+            if length <= room:
                 found.append(turn)
                 room -= length
         if not found:
@@ -130,6 +132,12 @@ class Ask:
         """The turns that nobody has summarized and that are not sent from here on, if that is what the policy wants."""
         cut = self.context.cut
         return self.unread(cut[-1].number or 0) if cut and summarizes(self.policy) else []
+
+    @property
+    def unsummarized(self) -> Sequence[Turn]:
+        """The turns that nobody has summarized though earlier ones of the same policy have cut them."""
+        out = self.context.left_out
+        return self.unread(out[-1].number or 0) if out and summarizes(self.policy) else []
 
     def unread(self, through: int) -> Sequence[Turn]:
         """Return the turns up to number *through* that no summary holds, oldest first."""
@@ -155,7 +163,7 @@ class Ask:
     def summarized(self, summary: Summary) -> bool:
         """Send *summary* in place of what is cut; False: there is no room for it."""
         context = self._planner.summarized(self.context, summary, self.history, self.limits)
-        if context.tokens > self.limits.most:
+        if context is None:
             return False
         self.context = context
         return True

@@ -63,12 +63,15 @@ class Compactor:
         """
         turns = ask.to_summarize
         if not turns:
+            yield from self._late(ask)
             return
         try:
             summary = yield from self.summarize(ask, turns)
             if not ask.summarized(summary):
-                del self.known[summary.through]
-                raise RequestError("it was longer than there is room for")
+                if self.gauge.text(ask.limits.reader, summary.text) > room_for_summary(ask.limits):
+                    del self.known[summary.through]
+                    raise RequestError("it was longer than it may be")
+                raise RequestError("there is no room for it beside the prompt; it is sent as soon as there is")
         except (SpendingError, InterruptedTurnError):
             raise
         except ChatMagicError as exc:
@@ -79,6 +82,12 @@ class Compactor:
             yield Remark(
                 f"{proposed} proposed, and not kept: %chat facts lists them, %chat remember --proposed keeps them"
             )
+
+    def _late(self, ask: Ask) -> Iterator[Event]:
+        """Send a summary for which there was no room when it was written."""
+        unread = ask.unsummarized
+        if unread and (summary := self.known.get(unread[-1].number or 0)) and ask.summarized(summary):
+            yield Remark(f"the summary of {_which(unread)} is sent from here on")
 
     def summarize(self, ask: Ask, turns: Sequence[Turn], *, anew: bool = False) -> _Writing:
         """Return a summary of *turns*, which are not sent any more, and of what was summarized before.
@@ -104,7 +113,7 @@ class Compactor:
         )
         if not other:
             writer.limits = ask.limits
-        order = instruction(_words(ask.limits), learn=ask.asked.learn)
+        order = instruction(_words(min(writer.room, room_for_summary(ask.limits))), learn=ask.asked.learn)
         # Everything before the order is as it was sent last time, so that the provider has it in its cache.
         whole = [*ask.before(turns), Message("user", order)]
         if len(whole) > 1 and self.gauge.request(facts.reader, whole) <= writer.limits.most:
@@ -115,18 +124,24 @@ class Compactor:
         return (yield from self._in_pieces(writer, ask, turns, through, order))
 
     def _in_pieces(self, writer: _Writer, ask: Ask, turns: Sequence[Turn], through: int, order: str) -> _Writing:
-        room = writer.limits.most - room_for_summary(ask.limits) - self.gauge.text(writer.reader, order)
-        room -= self.gauge.request(writer.reader, [Message("system", ask.history.system or "")])
+        most = float(writer.limits.most)
+        summary: Summary | None
+
+        def always() -> list[Message]:
+            system = system_message(ask.history.system, ask.history.facts, summary)
+            return [Message("system", system)] if system else []
+
+        def room() -> float:
+            return most - self.gauge.request(writer.reader, [*always(), Message("user", order)])
+
         for _ in range(_HALVINGS):
             summary = ask.summary
             try:
                 for piece in pieces(turns, room, lambda message: self.gauge.message(writer.reader, message)):
-                    system = system_message(ask.history.system, ask.history.facts, summary)
-                    asked = [Message("system", system)] if system else []
-                    summary = yield from writer.write([*asked, *_with(order, piece)], through, _which(turns))
+                    summary = yield from writer.write([*always(), *_with(order, piece)], through, _which(turns))
             except ContextOverflowError as exc:
                 overflow = exc
-                room /= 2
+                most /= 2
             else:
                 assert summary is not None  # noqa: S101 - there are turns, so there are pieces
                 return summary
@@ -174,10 +189,15 @@ class _Writer:
     def reader(self) -> Reader:
         return self.facts.reader
 
+    @property
+    def room(self) -> int:
+        """How many tokens of a summary it can write and read again."""
+        return room_for_summary(self.limits)
+
     def write(self, messages: list[Message], through: int, which: str) -> _Writing:
         """Ask for one summary and return it."""
         tokens = round(self.compactor.gauge.request(self.reader, messages))
-        cost = self.facts.cost(Usage(tokens, room_for_summary(self.limits), 0))
+        cost = self.facts.cost(Usage(tokens, self.room, 0))
         held = hold(self.compactor.purses, cost, sure=False)
         reply = Reply()
         request = Request(self.model, messages, self.parameters, cache_key=self.compactor.key)
@@ -213,8 +233,8 @@ def _with(order: str, piece: Sequence[Message]) -> list[Message]:
     return [*piece, Message("user", order)]
 
 
-def _words(limits: Limits) -> int:
-    return max(int(room_for_summary(limits) * _WORDS / 50) * 50, 50)
+def _words(tokens: int) -> int:
+    return max(int(tokens * _WORDS / 50) * 50, 50)
 
 
 def _which(turns: Sequence[Turn]) -> str:

@@ -7,7 +7,7 @@ import json
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -152,8 +152,13 @@ class Draft:
     """
 
     steps: tuple[Step, ...]
-    answers: dict[str, _Answer] = field(default_factory=dict)
+    answers: dict[str, list[_Answer]] = field(default_factory=dict)
     too_long: set[str] = field(default_factory=set)
+
+    @property
+    def all_answers(self) -> list[_Answer]:
+        """The answers; pieces that are alike have one each."""
+        return [answer for answers in self.answers.values() for answer in answers]
 
 
 class Job:
@@ -240,16 +245,18 @@ class Job:
         steps = self.draft.steps
         if self.refine:
             # What improves an answer is known when that answer is.
-            done = min(len(self.draft.answers), len(steps))
+            done = min(len(self.draft.all_answers), len(steps))
             sizes = [self.size(step.messages) + self.answer * (step is not steps[0]) for step in steps[done:]]
         else:
-            sizes = [self.size(step.messages) for step in steps if self.known(step) is None]
-            done = len(steps) - len(sizes)
-            sizes += self._sizes_of_merging()
+            known = Counter({key: len(answers) for key, answers in self.draft.answers.items()})
+            missing = Counter(map(self.key, steps)) - known
+            done = len(steps) - missing.total()
+            size_of = {self.key(step): self.size(step.messages) for step in steps}
+            sizes = [size_of[key] for key in missing.elements()] + self._sizes_of_merging()
         outputs = [min(self.answer, size) for size in sizes]
         costs = [self.cost(size, output) for size, output in zip(sizes, outputs, strict=True)]
-        known = [cost for cost in costs if cost is not None]
-        cost = sum(known) if len(known) == len(costs) else None
+        priced = [cost for cost in costs if cost is not None]
+        cost = sum(priced) if len(priced) == len(costs) else None
         return Plan(
             self.model,
             len(steps),
@@ -279,10 +286,6 @@ class Job:
     def key(self, step: Step) -> str:
         """Return what names the request of *step*: a hash of the model and the messages."""
         return _hash([self.model, [[each.role, each.content] for each in step.messages]])
-
-    def known(self, step: Step) -> _Answer | None:
-        """Return the answer that is kept."""
-        return self.draft.answers.get(self.key(step))
 
     def keep(self) -> None:
         """Keep what is done until the next time."""
@@ -346,6 +349,7 @@ class _Run:
     def __init__(self, job: Job, show: Callable[[Progress], None]) -> None:
         self.job, self.draft = job, job.draft
         self._show = show
+        self._before = {key: [*answers] for key, answers in self.draft.answers.items()}  # that nobody has asked for yet
         self._line: list[_Place] = []  # the pieces
         self._calls: list[_Call] = []
         self._came: queue.SimpleQueue[_Call] = queue.SimpleQueue()
@@ -371,7 +375,7 @@ class _Run:
             raise InterruptedTurnError(f"stopped; {self._kept('go on') or 'nothing was done yet'}") from None
         finally:
             self._end(done=bool(text))
-        answers = self.draft.answers.values()
+        answers = self.draft.all_answers
         usage = sum((answer.usage for answer in answers), NOTHING_USED)
         return Result(text, self.job.model, usage, len(self._line), len(answers), tuple(dict.fromkeys(self._notices)))
 
@@ -454,11 +458,12 @@ class _Run:
     def _begun(self, place: _Place) -> bool:
         """Ask what *place* wants to know, if that is not known; False: it is too long."""
         job, step = self.job, place.step
-        if known := job.known(step):
-            place.answer = known.text
+        key = job.key(step)
+        if known := self._before.get(key):
+            place.answer = known.pop().text
             return True
         tokens = round(job.size(step.messages))
-        if job.key(step) in self.draft.too_long or tokens > self._most:
+        if key in self.draft.too_long or tokens > self._most:
             return False
         cost = job.cost(tokens, min(job.answer, tokens)) or 0.0
         if cost > self._held:
@@ -536,7 +541,7 @@ class _Run:
             )
             return self._refused(call)
         place.answer = text
-        self.draft.answers[self.job.key(place.step)] = _Answer(text, used)
+        self.draft.answers.setdefault(self.job.key(place.step), []).append(_Answer(text, used))
         return True
 
     def _refused(self, call: _Call) -> bool:

@@ -45,11 +45,15 @@ def recall(
         known.update({(model, turn.number or 0): vector for turn, vector in zip(new, read, strict=True)})
         return sorted(turns, key=lambda turn: -sum(map(mul, asked, known[model, turn.number or 0])))
 
+    before = ask.most_cost() or 0.0
     try:
         ask.recall(nearest)
     except (RequestError, EndpointError) as exc:
         yield Remark(f"turns are recalled by their words, because {model!r} gave no embeddings: {exc}")
         ask.recall(by_words)
+    # What was kept for the request was for one without them.
+    more = max((ask.most_cost() or 0.0) - before, 0.0)
+    settle(purses, hold(purses, more, sure=ask.limits.room is not None), None)
 
 
 def _embedded(

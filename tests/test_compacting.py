@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from chatmagic.errors import (
     SpendingError,
     UnreachableError,
 )
-from chatmagic.events import Busy, Delta, Event, Finished, Remark, Request, Sending, Used
+from chatmagic.events import Busy, Delta, Event, Facts, Finished, Remark, Request, Sending, Used
 from chatmagic.provider.client import OpenAIClient
 from chatmagic.testing import FakeClient
 from tests.llamacpp import llama_server
@@ -104,7 +105,7 @@ def test_no_code_is_lost(budget: int) -> None:
     assert len(client.orders) > 2
     assert all((turn.usage.input_tokens or 0) <= budget for turn in room.session.turns)
     assert room.view.notices
-    assert all("not summarized" not in notice or "longer than" in notice for notice in room.view.notices)
+    assert all("not summarized" not in notice or "longer than it may be" in notice for notice in room.view.notices)
 
 
 def test_nothing_is_asked_before_the_cut() -> None:
@@ -211,6 +212,57 @@ def test_any_conversation(lengths: list[int], budget: int, failing: int) -> None
         assert [message.role for message in sent.messages].count("system") <= 1
 
 
+def test_a_small_model_reads_in_pieces_that_it_can_take() -> None:
+    """A summary model with a small window gets as many requests as its window makes necessary, and not one a line."""
+
+    class Two(Scribe):
+        def facts(self, model: str, parameters: Any) -> Facts:
+            return replace(super().facts(model, parameters), window=1_000 if model == "small" else None)
+
+    client = Two()
+    full(client, 40, budget=4_000, defaults=SUMMARY.over(Settings({"summary_model": "small"})))
+
+    lengths = [sum(len(message.content.split()) for message in order.messages) for order in client.orders]
+    assert max(lengths) < 1_000
+    assert 2 < len(lengths) < 15
+    assert (
+        len(codes([*client.requests[-1].messages, *(each for order in client.orders for each in order.messages)])) == 40
+    )
+
+
+@pytest.mark.parametrize("said", ["facts", "summary"])
+def test_pieces_leave_room_for_what_goes_with_them(said: str) -> None:
+    """Long facts, and a summary that is longer than it should be, make the pieces smaller, not the requests longer."""
+    facts = ["These words are a fact. " * 30] if said == "facts" else []
+    more = " ".join(["word"] * 500) if said == "summary" else ""
+    client = Scribe(lambda request: _all_codes(request) + more)
+    room = on(Room(client, budget=2_500, facts=facts), 40)
+    room.planner.gauge.use(lambda text: len(text.split()))
+
+    room.ask("Go on.", options=Settings({"context": "summary"}))
+
+    lengths = [sum(len(message.content.split()) for message in order.messages) for order in client.orders]
+    assert len(lengths) > 1
+    assert max(lengths) <= 2_500
+
+
+def test_a_summary_waits_for_room() -> None:
+    """If a long prompt leaves no room for the summary, it is sent with the next one, and not written again."""
+    client = Scribe()
+    room = full(client, 12, budget=2_000)
+    room.planner.gauge.use(lambda text: len(text.split()))
+    asked = len(client.orders)
+
+    room.ask("word " * 1_990)
+    assert any("no room for it beside the prompt" in notice for notice in room.view.notices)
+    assert len(client.orders) == asked + 1
+    room.ask("short", budget=5_000, options=Settings({"context": "summary"}))
+
+    assert len(client.orders) == asked + 1
+    assert any(notice.startswith("the summary of") for notice in room.view.notices)
+    assert len(codes(client.requests[-1].messages)) == 12
+
+
 # What can go wrong
 
 
@@ -225,7 +277,7 @@ FAILURES: dict[str, tuple[Callable[[Request], Any], str]] = {
     "cut": (cut_short, "limit of its length"),
     "filtered": (lambda _: [Sending("fake"), Delta("x"), Finished("content_filter")], "content filter"),
     "no end": (lambda _: [Sending("fake"), Delta("x")], "None"),
-    "too long": (lambda _: "word " * 5_000, "longer than there is room"),
+    "too long": (lambda _: "word " * 5_000, "longer than it may be"),
     "only thoughts": (lambda _: "<think>hm</think>", "empty"),
 }
 

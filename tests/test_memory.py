@@ -109,7 +109,7 @@ def test_pieces_hold_everything_once(said: list[tuple[str, str]], room: int) -> 
     """Whatever the room, the pieces together hold every character of every turn, in order."""
     turns = [Turn(prompt, reply, number=number) for number, (prompt, reply) in enumerate(said, 1)]
 
-    held = [message.content for piece in pieces(turns, room, lambda m: len(m.content)) for message in piece]
+    held = [message.content for piece in pieces(turns, lambda: room, lambda m: len(m.content)) for message in piece]
 
     texts = [text.partition("]\n")[2] if text.startswith("[a part of what the ") else text for text in held]
     assert "".join(texts) == "".join(text for turn in turns for text in (turn.prompt, turn.reply))
@@ -120,7 +120,7 @@ def test_pieces_fit(lengths: list[int], room: int) -> None:
     """No piece is longer than its room, turns are not taken apart that fit, and roles take turns."""
     turns = [Turn("a " * length, "b " * length, number=number) for number, length in enumerate(lengths, 1)]
 
-    found = list(pieces(turns, room, size))
+    found = list(pieces(turns, lambda: room, size))
 
     assert all(sum(map(size, piece)) <= room for piece in found)
     whole = [turn for turn in turns if sum(map(size, turn.messages)) <= room]
@@ -130,7 +130,7 @@ def test_pieces_fit(lengths: list[int], room: int) -> None:
 
 def test_a_part_says_whose_it_is() -> None:
     """Parts of a message that is longer than the room say who said it, and are split between words."""
-    found = list(pieces([Turn("short", "word " * 1000, number=7)], 300, size))
+    found = list(pieces([Turn("short", "word " * 1000, number=7)], lambda: 300, size))
 
     assert found[0][0].content.startswith("[a part of what the user said in turn #7]\nshort")
     assert all(

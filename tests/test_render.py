@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatmagic.conversation.messages import Cell, Turn, Usage
+from chatmagic.conversation.messages import Cell, Sent, Summary, Turn, Usage
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.page import Look, Page, conversation, footer, live, table, tokens, turn_page
 from chatmagic.display.render import NotebookView, TerminalView
@@ -172,6 +172,20 @@ def test_any_reply_makes_a_page(text: str) -> None:
 
     assert page.html.encode()
     assert page.text.encode()
+
+
+def test_a_new_summary_is_folded_away() -> None:
+    """The summary that is sent for the first time is folded into the turn; the next turn does not repeat it."""
+    sent = Sent("summary", summary=Summary("We *met* <b>Ada</b>.", 3))
+    first = Turn("p", "r", number=4, model="m", sent=sent)
+    later = Turn("p", "r", number=5, model="m", sent=sent, parent=first)
+
+    html = turn_page("s", first).html
+    assert (
+        html.index("<details><summary") < html.index("We <em>met</em>") < html.index("</details>") < html.index("r</p>")
+    )
+    assert "<b>" not in html
+    assert "We " not in turn_page("s", later).html
 
 
 def test_reasoning_is_folded_away() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb
@@ -33,7 +34,7 @@ def _summarize(desk: Desk, values: dict[str, Any]) -> Answer:
 
 
 def _value(expression: str, names: dict[str, Any]) -> object:
-    """Return the value of what was typed.
+    """Return the value of what was typed, in which ``Path`` need not be imported.
 
     Raises:
         LineError: it is no Python, or it fails.
@@ -47,7 +48,7 @@ def _value(expression: str, names: dict[str, Any]) -> object:
             "before it"
         ) from None
     try:
-        return eval(code, names)  # noqa: S307 - the user's own code
+        return eval(code, {"Path": Path, **names})  # noqa: S307 - the user's own code
     except Exception as exc:
         raise LineError(f"{shown} failed with {type(exc).__name__}: {exc}") from None
 
@@ -67,7 +68,7 @@ VERBS = {
                 Option(("--dry-run",), "show how many pieces and requests it takes, and the cost; send nothing"),
             ),
             more=(
-                "EXPR is Python, and stands behind the options: a text, several in a list, or pathlib.Path('FILE'). "
+                "EXPR is Python, and stands behind the options: a text, several in a list, or Path('FILE'). "
                 "Without -m the model of the current session answers. What is done when it is stopped or fails is "
                 "kept: the same line asks only for the rest."
             ),

@@ -223,13 +223,16 @@ class Planner:
         slack = 1.0 if self.gauge.knows(limits.reader) else 1.25
         return limits.window is not None and tokens > limits.window * slack
 
-    def summarized(self, context: Context, summary: Summary, history: History, limits: Limits) -> Context:
-        """Return what is sent when a *summary* stands for what *context* has cut."""
+    def summarized(self, context: Context, summary: Summary, history: History, limits: Limits) -> Context | None:
+        """Return what is sent when a *summary* stands for what *context* leaves out; None: there is no room for it."""
         assert context.sent is not None  # noqa: S101 - only our own policies cut
         before = context.sent.summary
         after = self._from(context.sent.start, context.sent.policy, history, limits.reader, summary)
         less = self.gauge.text(limits.reader, before.text) if before else 0.0
         tokens = round(context.tokens + self.gauge.text(limits.reader, summary.text) - less)
+        # A long prompt may have left less than there should be for the reply.
+        if tokens > limits.most and (tokens > limits.budget or self._overflows(tokens, limits)):
+            return None
         return replace(
             after,
             tokens=tokens,

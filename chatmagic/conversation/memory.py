@@ -138,20 +138,22 @@ def split_proposals(text: str) -> tuple[str, tuple[str, ...]]:
     return summary.strip(), tuple(dict.fromkeys(filter(None, facts)))[:_PROPOSED]
 
 
-def pieces(turns: Iterable[Turn], room: float, size: Callable[[Message], float]) -> Iterator[list[Message]]:
+def pieces(
+    turns: Iterable[Turn], room: Callable[[], float], size: Callable[[Message], float]
+) -> Iterator[list[Message]]:
     """Yield the messages of *turns* in pieces of at most *room* tokens by *size*, several turns a piece if they fit.
 
     A message that is longer by itself is split where a line, a word or, at worst, a character ends: nothing is skipped.
+    The room is asked for before each piece, for what the last one has brought may take some of it.
     """
-    room = max(room, _SMALLEST)
     piece: list[Message] = []
     used = 0.0
     for turn in turns:
         length = sum(map(size, turn.messages))
-        if piece and used + length > room:
+        if piece and used + length > max(room(), _SMALLEST):
             yield piece
             piece, used = [], 0.0
-        if length <= room:
+        if length <= max(room(), _SMALLEST):
             piece += turn.messages
             used += length
         else:
@@ -162,10 +164,10 @@ def pieces(turns: Iterable[Turn], room: float, size: Callable[[Message], float])
 
 
 def _parts(
-    role: Role, number: int | None, text: str, room: float, size: Callable[[Message], float]
+    role: Role, number: int | None, text: str, room: Callable[[], float], size: Callable[[Message], float]
 ) -> Iterator[Message]:
     part = Message("user", f"[a part of what the {role} said in turn #{number}]\n{text}")
-    if size(part) <= room or len(text) < 2:
+    if size(part) <= max(room(), _SMALLEST) or len(text) < 2:
         yield part
         return
     middle = _place_to_split(text)

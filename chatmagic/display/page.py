@@ -96,7 +96,8 @@ def _before(turn: Turn, look: Look) -> str:
     reasoning = _folded("reasoning", turn.reasoning, _block(turn.reasoning, _QUIET))
     if (summary := turn.new_summary) is None:
         return reasoning
-    return _folded("summary of what is not sent any more", summary.text, _boxed(_html(summary.text, look))) + reasoning
+    html = f"<div{_BAR}>{_boxed(_html(summary.text, look))}</div>"
+    return _folded("summary of what is not sent any more", summary.text, html) + reasoning
 
 
 def live(html: str, lines: Sequence[str], reasoning: str = "", *, text: str = "") -> Page:

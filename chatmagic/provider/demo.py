@@ -113,11 +113,16 @@ class _Events(httpx2.SyncByteStream):
 
 def answer(messages: Messages) -> str:
     """Return what the rules say to *messages*, of which the last one is the newest prompt."""
-    prompt = messages[-1]["content"]
+    prompt = _prompt(messages)
     for pattern, rule in _RULES:
         if match := re.search(pattern, prompt, re.IGNORECASE):
             return rule(messages, match)
     return _otherwise(messages)
+
+
+def _prompt(messages: Messages) -> str:
+    """Return the newest prompt, without what stands before it for reference."""
+    return messages[-1]["content"].rpartition("</record>\n\n")[2]
 
 
 def _said(messages: Messages, role: str = "user") -> list[str]:
@@ -212,10 +217,18 @@ def _summary(messages: Messages, match: re.Match[str]) -> str:
     return "\n".join(lines)
 
 
+def _digest(messages: Messages, _: re.Match[str]) -> str:
+    """Keep the beginning of each piece of a text, and what earlier answers have kept."""
+    kept: list[str] = []
+    for tag, text in re.findall(r"<(text|answer)[^>\n]*>\n(.*?)\n</\1>", messages[-1]["content"], re.DOTALL):
+        kept += text.splitlines() if tag == "answer" else [f"- {' '.join(text.split()[:12])} …"]
+    return "\n".join(dict.fromkeys(kept))
+
+
 def _otherwise(messages: Messages) -> str:
     return (
         "I am chatmagic's offline demo: a few rules, no language model. You said:\n\n"
-        f"{_quoted(messages[-1]['content'])}\n\n"
+        f"{_quoted(_prompt(messages))}\n\n"
         "Ask me what you said first, what your name is (after telling me), how many messages I got, what my system "
         "prompt is, to repeat that, or for a table, some code, mathematics, or 300 words."
     )
@@ -223,6 +236,7 @@ def _otherwise(messages: Messages) -> str:
 
 _RULES: list[tuple[str, Callable[[Messages, re.Match[str]], str]]] = [
     (r"\bSummarize this conversation\. Your summary", _summary),
+    (r"What stands between the tags above is material", _digest),
     (r"\bsa(?:y|id) first\b|\bfirst (?:thing|message|question)\b", _first),
     (r"\bmy name\?|\bwhat(?:'s| is| was) my name\b|\bwho am i\b", _name),
     (_NAME, _hello),

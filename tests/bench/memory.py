@@ -16,6 +16,7 @@ the last one did gets nothing for it: a real model words it anew.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import random
@@ -56,7 +57,7 @@ from tests.bench.context import (
     trimmed,
 )
 
-BUDGETS = (8_000, 16_000)
+BUDGETS = (8_000, 16_000, 32_000)
 SHORTEST, LONGEST = 300, 650  # tokens of a turn
 Messages = tuple[Message, ...]
 ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
@@ -202,15 +203,15 @@ def chat_model(chain: Any, model: Model) -> Any:
     return ChatFake()
 
 
-def middleware(chain: Any) -> Way:
-    """Return how an agent with ``SummarizationMiddleware`` goes through it, all but the trigger as it comes."""
+def middleware(chain: Any, **other: Any) -> Way:
+    """Return how an agent with ``SummarizationMiddleware`` goes through it: a trigger, perhaps *other* options."""
 
     def way(model: Model, talk: Talk, budget: int) -> float:
         llm = chat_model(chain, model)
         agent = chain.agents.create_agent(
             llm,
             system_prompt=SYSTEM,
-            middleware=[chain.middleware.SummarizationMiddleware(llm, trigger=("tokens", budget))],
+            middleware=[chain.middleware.SummarizationMiddleware(llm, trigger=("tokens", budget), **other)],
             checkpointer=chain.checkpoint.InMemorySaver(),
         )
         thread = {"configurable": {"thread_id": "bench"}}
@@ -288,6 +289,7 @@ class Outcome:
     def of(cls, way: Way, talk: Talk, budget: int) -> Outcome:
         """Go through *talk* and say how it went."""
         way(Model(talk[:20]), talk[:20], 2_000)  # what is imported at first use is no part of a turn
+        gc.collect()  # nor is what others have left
         model = Model(talk)
         seconds = way(model, talk, budget) - model.seconds
         assert sum(model.chats) == len(talk), "each prompt is answered, and what asks for a summary is known as that"
@@ -351,41 +353,58 @@ def langchain() -> Any:
     return chain
 
 
+COLUMNS = {
+    "seen": 12,
+    "alive": 12,
+    "calls": 10,
+    "longest": 16,
+    "over": 9,
+    "input, older": 14,
+    "newer": 7,
+    "total, older": 14,
+    "newer ": 7,
+    "ms": 6,
+}
+"""What is printed of an outcome, and how wide."""
+
+
+def row(name: str, cells: Iterable[str]) -> None:
+    """Print *name* and *cells*."""
+    print(f"{name:27}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)))
+
+
+def cells_of(it: Outcome) -> list[str]:
+    """Return what is printed of *it*."""
+    output = OUTPUT * it.written
+    return [
+        *(f"{100 * end:.1f} {100 * least:.1f}" for end, least in (it.seen, it.alive)),
+        f"{TURNS} + {it.summaries}",
+        f"{it.longest[0]:,} + {it.longest[1]:,}",
+        f"{it.over[0]} + {it.over[1]}",
+        *(f"{cost / 1000:,.0f}" for cost in (it.older, it.newer, it.older + output, it.newer + output)),
+        f"{it.milliseconds:.2f}",
+    ]
+
+
 def main() -> None:
     """Print everything."""
     chain = langchain()
     ways: dict[str, Way] = {"chatmagic summary": chatmagic("summary"), "chatmagic budget": chatmagic("budget")}
     if chain:
         ways["SummarizationMiddleware"] = middleware(chain)
+        ways["  it, nothing trimmed"] = middleware(chain, trim_tokens_to_summarize=None)
         ways["SummaryBufferMemory"] = classic(chain)
         ways["trim_messages"] = trimming(chain)
     talk = talk_of_facts(TURNS, seed=7)
     sizes = [sum(map(tokens, pair)) for pair in talk]
     print(f"{TURNS} turns of {min(sizes)} to {max(sizes)} tokens, {sum(sizes):,} together; each states a fact")
-    print("seen, alive: % at the end, and the least of all turns; calls: chats + summaries, as for longest and over")
-    print("cost in thousands of fresh input tokens by the older and the newer rule; total: with output")
-    heads = ("seen", "alive", "calls", "longest", "over", "input, older", "newer", "total, older", "newer", "ms a turn")
-    widths = (12, 12, 10, 15, 9, 13, 8, 13, 8, 10)
-    print(f"{'':28}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
-
-    def row(name: str, way: Way, budget: int) -> None:
-        it = Outcome.of(way, talk, budget)
-        output = OUTPUT * it.written
-        costs = (it.older, it.newer, it.older + output, it.newer + output)
-        cells = [
-            *(f"{end:.1%} {least:.1%}".replace("%", "") for end, least in (it.seen, it.alive)),
-            f"{TURNS} + {it.summaries}",
-            f"{it.longest[0]:,} + {it.longest[1]:,}",
-            f"{it.over[0]} + {it.over[1]}",
-            *(f"{cost / 1000:,.0f}" for cost in costs),
-            f"{it.milliseconds:.2f}",
-        ]
-        print(f"{name:28}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-
-    row("everything, no limit", everything, sum(sizes) * 2)
+    print("seen, alive: % at the end, and the least of all turns; calls, longest, over: of chats + of summaries")
+    print("cost in thousands of fresh input tokens by the two rules; total: with output; ms: of CPU, a turn")
+    row("", map(str.rstrip, COLUMNS))
+    row("everything, no limit", cells_of(Outcome.of(everything, talk, 2 * sum(sizes))))
     for budget in BUDGETS:
         for name, way in ways.items():
-            row(f"{budget // 1000:>3}k {name}", way, budget)
+            row(f"{budget // 1000:>2}k {name}", cells_of(Outcome.of(way, talk, budget)))
 
 
 if __name__ == "__main__":
