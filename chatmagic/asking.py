@@ -201,14 +201,10 @@ class Ask:
         return said
 
     def _about_the_cut(self) -> str:
-        way = "not sent"
-        if self.to_summarize:
-            way = f"not sent, and not summarized because {self._unsummarized},"
-        elif summarizes(self.policy):
-            way = "summarized"
+        way = "summarized" if summarizes(self.policy) and not self._unsummarized else "not sent"
         ways = []
         if self._unsummarized:
-            ways.append("%chat compact tries again")
+            ways.append(f"there is no summary, because {self._unsummarized}; %chat compact tries again")
         elif not summarizes(self.policy):
             ways.append("--context summary sends a summary instead")
         if self.limits.most == self.limits.budget:

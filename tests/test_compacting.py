@@ -105,7 +105,7 @@ def test_no_code_is_lost(budget: int) -> None:
     assert len(client.orders) > 2
     assert all((turn.usage.input_tokens or 0) <= budget for turn in room.session.turns)
     assert room.view.notices
-    assert all("not summarized" not in notice or "longer than it may be" in notice for notice in room.view.notices)
+    assert all("there is no summary" not in notice or "longer than it may be" in notice for notice in room.view.notices)
 
 
 def test_nothing_is_asked_before_the_cut() -> None:
@@ -208,7 +208,7 @@ def test_any_conversation(lengths: list[int], budget: int, failing: int) -> None
         room.ask(f"CODE-{number} " + "word " * min(length, budget // 3))
         sent = client.requests[-1]
         seen = codes([*sent.messages, *(each for order in client.orders for each in order.messages)])
-        assert len(seen) == number + 1 or any("not summarized because" in notice for notice in room.view.notices)
+        assert len(seen) == number + 1 or any("there is no summary, because" in notice for notice in room.view.notices)
         assert [message.role for message in sent.messages].count("system") <= 1
 
 
@@ -288,7 +288,7 @@ def test_a_summary_that_fails(writes: Callable[[Request], Any], told: str) -> No
     client = Scribe(writes)
     room = full(client, 8)
 
-    said = [notice for notice in room.view.notices if "not sent, and not summarized because" in notice]
+    said = [notice for notice in room.view.notices if "there is no summary, because" in notice]
     assert told in said[0]
     assert "%chat compact tries again" in said[0]
     assert len(room.session.turns) == 8
