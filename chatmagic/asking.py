@@ -60,7 +60,7 @@ def prepared(
         asked.system,
         prompt,
         begin.pinned | ({rest_of.number or 0} if rest_of else set()),
-        (*facts, *begin.facts),
+        tuple(dict.fromkeys([*facts, *begin.facts])),
         tuple(beside),
         None if rest_of else begin.cut_here,
     )
@@ -78,6 +78,7 @@ class Ask:
         self.policy = asked.context or "budget"
         self.limits = limits_of(facts, asked, budget, planner.gauge)
         self.context: Context = planner.plan(self.policy, history, self.limits)
+        self._takes = ""  # how long a request may be, in the server's words
         self._unsummarized = ""  # why there is no summary of what is cut
         self._unlimited = False  # by a limit of cost, because there is no price
         self._held = 0.0  # USD, of what others may not spend meanwhile
@@ -172,22 +173,37 @@ class Ask:
         """Send nothing in place of what is cut, and say *why*."""
         self._unsummarized = why
 
-    def shorter(self, exc: ContextOverflowError) -> str:
-        """Cut the history that the server found too long; return what is to be said, or nothing if it cannot be."""
+    def shorter(self, exc: ContextOverflowError) -> bool:
+        """Cut the history that the server found too long; False: it cannot be."""
         gauge, reader = self._planner.gauge, self.facts.reader
         limits = overflowed(gauge, self.context, self.limits, exc)
         if limits is None or not is_budget(self.policy):
-            return ""
+            return False
         try:
             context = self._planner.plan(self.policy, self.history, limits)
         except ContextOverflowError:
-            return ""
+            return False
         if not context.cut:
-            return ""
+            return False
         self._window = max(exc.window or self.context.tokens - 1, gauge.most_read.get(reader, 0))
         self.context, self.limits = context, limits
-        takes = f" (it takes {exc.window:,} tokens)" if exc.window else ""
-        return f"the server found the request too long{takes}; sent again without {self._gone()[0]}"
+        self._takes = f" (it takes {exc.window:,} tokens)" if exc.window else ""
+        self._unsummarized = ""
+        return True
+
+    def about_being_shorter(self) -> str:
+        """Return what must be said before a request that was too long is sent again."""
+        way = "with a summary of" if self._is_summarized else "without"
+        why = f"; {self._why_not}" if self._unsummarized else ""
+        return f"the server found the request too long{self._takes}; sent again {way} {self._gone()[0]}{why}"
+
+    @property
+    def _is_summarized(self) -> bool:
+        return summarizes(self.policy) and not self._unsummarized
+
+    @property
+    def _why_not(self) -> str:
+        return f"there is no summary, because {self._unsummarized}; %chat compact tries again"
 
     def remarks(self) -> list[str]:
         """Return what must be said before the request is sent."""
@@ -201,10 +217,10 @@ class Ask:
         return said
 
     def _about_the_cut(self) -> str:
-        way = "summarized" if summarizes(self.policy) and not self._unsummarized else "not sent"
+        way = "summarized" if self._is_summarized else "not sent"
         ways = []
         if self._unsummarized:
-            ways.append(f"there is no summary, because {self._unsummarized}; %chat compact tries again")
+            ways.append(self._why_not)
         elif not summarizes(self.policy):
             ways.append("--context summary sends a summary instead")
         if self.limits.most == self.limits.budget:

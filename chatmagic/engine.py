@@ -234,13 +234,12 @@ def _fitted(request: Request, ask: Ask, reply: Reply, compactor: Compactor, sess
     try:
         yield from persistently(replace(request, messages=ask.context.messages), reply, client, compactor.retry)
     except ContextOverflowError as exc:
-        said = "" if reply.text.strip() else ask.shorter(exc)
-        if not said:
+        if reply.text.strip() or not ask.shorter(exc):
             raise
     else:
         return
-    yield Remark(said)
     yield from compactor.fit(ask)
+    yield Remark(ask.about_being_shorter())
     yield from persistently(replace(request, messages=ask.context.messages), reply, client, compactor.retry)
 
 

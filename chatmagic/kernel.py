@@ -159,7 +159,8 @@ class Kernel:
     @property
     def facts(self) -> list[str]:
         """What every session is told: by the configuration, and by `remember`."""
-        return list(dict.fromkeys([*(self.magics.facts if self.magics else ()), *self.sessions.facts]))
+        configured = self.magics.facts if self.magics else []
+        return list(dict.fromkeys([*filter(str.strip, configured), *self.sessions.facts]))
 
     def chat(self, name: str | None = None) -> Chat:
         """Return the handle of a session, by default of the current one."""
@@ -192,6 +193,7 @@ class Kernel:
         read: Sequence[str] = (),
     ) -> Preview:
         """Return what would be sent if *prompt* were asked; nothing is."""
+        _check_readable(session, read)
         start = self._plan(session, prompt, at, append, self.cell)["start"] or session.begin(self.cell)
         return self.preview(session, prompt, options=options, start=start, read=read)
 
@@ -264,8 +266,7 @@ class Kernel:
         def follow(session: Session, _: Turn) -> None:
             self.sessions.asked_by(cell, session)
 
-        if session.name in read:
-            raise LineError(f"{session.name!r} is the session that asks: what was said in it is sent anyway")
+        _check_readable(session, read)
         with _alone(session, renderer), self.sessions.asking(session):
             planned = {"beside": self._beside(read), **plan(cell)}
             back = "%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()"
@@ -341,7 +342,14 @@ class Kernel:
 
         ask = self._prepared(session, start or session.state, prompt, options, read)
         return Preview(
-            session.name, ask.policy, ask.history, ask.limits, ask.context, self.planner.gauge, ask.facts.cost
+            session.name,
+            ask.policy,
+            ask.history,
+            ask.limits,
+            ask.context,
+            self.planner.gauge,
+            ask.facts.cost,
+            (ask.asked.recall_model or "") if ask.asked.recall else "",
         )
 
     def _prepared(
@@ -366,9 +374,10 @@ class Kernel:
         from chatmagic.conversation.memory import beside
 
         def said(session: Session) -> Sequence[Message]:
-            return self._prepared(session, session.state).context.messages[:-1]
+            ask = self._prepared(session, session.state)
+            return replace(ask.history, facts=()).messages(ask.context.turns, ask.summary)[:-1]
 
-        return [beside(session.name, said(session)) for session in map(self.sessions.__getitem__, names)]
+        return [beside(session.name, said(session)) for session in map(self.sessions.__getitem__, dict.fromkeys(names))]
 
     def compact(self, session: Session, *, display: bool = True) -> Sequence[Turn]:
         """Have all turns but the newest summarized, and send the summary from here on; return those new in it."""
@@ -517,6 +526,11 @@ class Kernel:
             self.client.timeout = self.magics.timeout
             self.client.own = self.magics.models
         return self.client
+
+
+def _check_readable(session: Session, names: Sequence[str]) -> None:
+    if session.name in names:
+        raise LineError(f"{session.name!r} is the session that asks: what was said in it is sent anyway")
 
 
 def _compactable(session: Session, policy: str) -> None:

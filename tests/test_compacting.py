@@ -489,6 +489,7 @@ def test_an_overflow_is_summarized_too() -> None:
         room.ask(f"CODE-{number} is new. " + "These words say little. " * 6)
 
     assert client.orders
+    assert any("sent again with a summary of" in notice for notice in room.view.notices)
     seen = codes([*client.requests[-1].messages, *(each for order in client.orders for each in order.messages)])
     assert len(seen) == 20
 
@@ -718,14 +719,24 @@ def test_a_saved_turn_brings_it_back() -> None:
 
 
 def test_llamacpp_summarizes() -> None:
-    """llama.cpp's own server: summaries are asked for, the conversation goes on within the window, none is lost."""
-    with llama_server(context=1024) as url:
+    """llama.cpp's own server: summaries are asked for within its window, and it reads most of each from its cache.
+
+    This server ends every reply after some tokens, so the history is cut without them, and the conversation goes on.
+    """
+    with llama_server(context=2048) as url:
         client = OpenAIClient({"local": {"url": url}}, environ={})
-        room = Room(client, defaults=Settings({"model": "local:tiny", "max_tokens": 20, "context": "summary"}))
-        for _ in range(25):
+        room = Room(
+            client, defaults=Settings({"model": "local:tiny", "max_tokens": 20, "context": "summary", "recall": 1})
+        )
+        for _ in range(30):
             room.ask("Is there a small sample of good data? " * 5)
 
-    assert len(room.session.turns) == 25
-    told = [notice for notice in room.view.notices if "summarized" in notice]
+    told = [
+        notice for notice in room.view.notices if "there is no summary, because the reply reached the limit" in notice
+    ]
+    turns = room.session.turns
+    assert len(turns) == 30
     assert told
-    assert all((turn.usage.input_tokens or 0) <= 1024 - 20 for turn in room.session.turns)
+    assert any(turn.sent and turn.sent.recalled for turn in turns)
+    assert all((turn.usage.input_tokens or 0) <= 2048 - 20 for turn in turns)
+    assert room.session.spent.requests > len(turns)

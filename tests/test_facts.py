@@ -184,7 +184,7 @@ def test_in_python(far: FakeClient, shell: InteractiveShell) -> None:  # noqa: A
     chat.remember("two\n\tlines\x07")
     assert chat.facts == ["a", "two lines"]
     chat.ask("x")
-    assert system(far).endswith("- a\n- two lines")
+    assert system(far) == "Facts to keep in mind:\n- a\n- two lines"
     chat.forget_fact("a")
     with pytest.raises(SessionError, match="'a' is no fact of 'py'"):
         chat.forget_fact("a")

@@ -87,7 +87,8 @@ def stored(texts: Sequence[str]) -> list[Turn]:
     [
         ("Which lamp?", "the LAMP is blue"), ("boxes", "a box"), ("deploying", "it was deployed"),
         ("Zürich", "zurich"), ("resume", "résumé"), ("e\u0301te\u0301", "été"), ("été", "e\u0301te\u0301"),
-        ("Straße", "STRASSE"), ("Nguyen", "Nguyễn"), ("数学", "高等数学课本"), ("書", "図書館"), ("猫の名前は", "私の猫はタマ"),
+        ("Straße", "STRASSE"), ("Nguyen", "Nguyễn"), ("数学", "高等数学课本"), ("書", "図書館"),
+        ("猫の名前は", "私の猫はタマ"),
         ("ｶﾀｶﾅ", "カタカナ語"), ("𠮷野家", "昨日𠮷野家へ"), ("학교", "학교에서"), ("ภาษา", "ผมเรียนภาษาไทย"),
         ("ភាសា", "ភាសាខ្មែរ"), ("مدرسة", "مَدرَسة"), ("हिन्दी", "मुझे हिन्दी पसंद"),
         ("get_user_name()", "def get_user_name(self):"), ("user", "get_user_name"),
@@ -264,10 +265,10 @@ def test_its_size_is_not_the_lines() -> None:
 
 def test_retry_recalls_again_and_continue_does_not(shell: InteractiveShell, far: FakeClient) -> None:
     """A retry asks with the same record; for the rest of a reply the record is not sent."""
-    good(shell, "%%chat --context last:1 --recall 2\nthe lamp is blue", *turns("x", "which lamp?"))
+    good(shell, "%%chat --context last:1 --recall 2\nthe lamp, exactly; go on", *turns("x", "which lamp?"))
     chat = chatmagic.session()
     first = far.requests[-1].messages
-    assert "the lamp is blue" in first[-1].content
+    assert "the lamp, exactly" in first[-1].content
     again = chat.retry()
     assert (far.requests[-1].messages, back(again)) == (first, (1,))
 
@@ -476,6 +477,18 @@ def test_by_meaning() -> None:
     assert not any(OTHER_KEY in str(each.headers) for each in net.asked)
     assert "recall_model" not in json.loads(net.asked[-1].content)
     assert Busy("looking for what to recall") in room.view.events
+
+
+def test_what_is_openais_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server of embeddings gets no header that is meant for OpenAI, and one without a key no key."""
+    for name, value in {"OPENAI_ORG_ID": "org-mine", "OPENAI_CUSTOM_HEADERS": "X-Mine: secret"}.items():
+        monkeypatch.setenv(name, value)
+    net = Net()
+    net.client._environ = {**net.client._environ, "OPENAI_CUSTOM_HEADERS": "X-Mine: secret"}
+    net.client.endpoints = {"vec": {"url": "http://127.0.0.1:9/v1"}}
+    Room(net.client, *SAID).ask("dog", **BY_MEANING)
+
+    assert not {"x-mine", "openai-organization", "authorization"} & net.embedded[0].headers.keys()
 
 
 def test_a_turn_is_embedded_once() -> None:

@@ -51,8 +51,8 @@ def checked_fact(text: str) -> str:
     Raises:
         LineError: it is empty or too long.
     """
-    if not text.strip():
-        raise LineError("a fact needs text: %chat remember TEXT")
+    if not isinstance(text, str) or not one_line(text, FACT).strip():
+        raise LineError(f"a fact needs text, not {one_line(repr(text), 40)}: %chat remember TEXT")
     if len(text) > FACT:
         raise LineError(f"a fact may have {FACT:,} characters, and {one_line(text, 40)!r} has {len(text):,}")
     return one_line(text, FACT)

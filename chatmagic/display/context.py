@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chatmagic.conversation.context import Context, History, Limits, spans
@@ -32,6 +32,8 @@ class Preview:
     context: Context
     gauge: Gauge
     cost: Callable[[Usage], float | None]
+    embeddings: str = ""
+    """Whose embeddings will say what is recalled."""
 
     def page(self) -> Page:
         """Return a row a message, and a dim one for each turn that is left out, in its place."""
@@ -111,9 +113,19 @@ class Preview:
             size = gauge.text(reader, summary.text)
             parts.append(f"a summary of the turns up to #{summary.through} (~{round(size):,})")
         for each in self.history.beside:
-            what = f"session {each.session!r}" if each.session else f"recalled: {spans(each.turns, ())}"
+            what = (
+                f"session {each.session!r}"
+                if each.session
+                else f"recalled: {spans(each.turns, self._others(each.turns))}"
+            )
             parts.append(f"with the prompt {what} (~{round(gauge.text(reader, str(each))):,})")
-        return f"also sent: {', '.join(parts)}" if parts else ""
+        said = f"also sent: {', '.join(parts)}" if parts else ""
+        if self.embeddings and self.history.prompt and self.context.left_out:
+            return "\n".join(filter(None, [said, f"what {self.embeddings} finds is recalled when the prompt is sent"]))
+        return said
+
+    def _others(self, turns: Sequence[Turn]) -> list[Turn]:
+        return [turn for turn in self.history.turns if turn not in turns]
 
     def _messages(self) -> Iterator[tuple[Message, Turn | None, int]]:
         """Yield what is sent, whose turn it is of, and about how many tokens it has."""

@@ -12,6 +12,7 @@ from IPython.display import publish_display_data
 from chatmagic.conversation.messages import Usage
 from chatmagic.conversation.spending import dollars
 from chatmagic.digest import Job, Plan, Progress, Result
+from chatmagic.digesting import run
 from chatmagic.display.canvas import Canvas
 from chatmagic.display.page import LOOK, Look, Page, live, model_page
 from chatmagic.display.render import show
@@ -86,10 +87,10 @@ class View(Protocol):
 def watched(job: Job, view: View | None, look: Look = LOOK) -> Digest:
     """Run *job*, let *view* show it, and return what comes of it."""
     if view is None:
-        return _digest(job.run(), look)
+        return _digest(run(job), look)
     view.start(job.plan)
     try:
-        result = job.run(view.show)
+        result = run(job, view.show)
     except BaseException:
         view.fail()
         raise
