@@ -205,7 +205,7 @@ class _Writer:
             for event in persistently(request, reply, self.compactor.client, self.compactor.retry):
                 reply.take(event)
                 if isinstance(event, Sending):
-                    yield Busy(f"summarizing {which}", event.instant)
+                    yield Busy(f"summarizing {which} with {self.model}", event.instant)
                 elif isinstance(event, (Waiting, Remark)):
                     yield event
         except KeyboardInterrupt:

@@ -476,7 +476,7 @@ def test_by_meaning() -> None:
     assert KEY not in str(request.headers) + request.content.decode()
     assert not any(OTHER_KEY in str(each.headers) for each in net.asked)
     assert "recall_model" not in json.loads(net.asked[-1].content)
-    assert Busy("looking for what to recall") in room.view.events
+    assert Busy("looking with vec:e for what to recall") in room.view.events
 
 
 def test_what_is_openais_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb
+from chatmagic.display.page import lines_page
 from chatmagic.errors import LineError
 from chatmagic.line import SETTINGS, Form, Option, turn_number
 from chatmagic.plain import one_line
@@ -26,7 +27,7 @@ def _summarize(desk: Desk, values: dict[str, Any]) -> Answer:
     }
     texts = _value(values["expr"], desk.edge.names)
     if values["dry-run"]:
-        return f"{desk.edge.to_summarize(texts, **how).plan}; nothing was sent"
+        return lines_page([f"{desk.edge.to_summarize(texts, **how).plan}; nothing was sent"])
     digest = desk.edge.summarize(texts, display=True, **how)
     if out is not None:
         desk.edge.names[out] = digest

@@ -96,7 +96,8 @@ def _before(turn: Turn, look: Look) -> str:
     reasoning = _folded("reasoning", turn.reasoning, _block(turn.reasoning, _QUIET))
     if (summary := turn.new_summary) is None:
         return reasoning
-    html = f"<div{_BAR}>{_boxed(_html(summary.text, look))}</div>"
+    proposed = _quiet([f"proposed: {fact}" for fact in summary.facts])
+    html = f"<div{_BAR}>{_boxed(_html(summary.text, look))}{proposed}</div>"
     return _folded("summary of what is not sent any more", summary.text, html) + reasoning
 
 
