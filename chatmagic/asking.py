@@ -62,7 +62,7 @@ def prepared(
         begin.pinned | ({rest_of.number or 0} if rest_of else set()),
         tuple(dict.fromkeys([*facts, *begin.facts])),
         tuple(beside),
-        None if rest_of else begin.cut_here,
+        begin.cut,
     )
     ask = Ask(planner, client.facts(asked.model, asked.parameters), history, asked, budget)
     if rest_of is None and not asked.recall_model:

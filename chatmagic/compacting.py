@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from chatmagic.asking import Ask, limits_of, paid
@@ -37,6 +38,7 @@ _OF_A_REPLY = (
     "tool_choice",
 )
 _WORDS = 0.6  # for a token
+_PROPOSED = 10  # facts that wait for an answer
 
 _Writing = Generator[Event, None, Summary]
 """What is shown while a summary is written, and the summary."""
@@ -44,14 +46,14 @@ _Writing = Generator[Event, None, Summary]
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Has summaries written, and pays for them. *known* holds those that were written of all turns up to a number."""
+    """Has summaries written, and pays for them. *known* holds those that were written already."""
 
     client: Client
     gauge: Gauge
     budget: int
     retry: Retry
     purses: Sequence[Purse]
-    known: dict[int, Summary]
+    known: dict[tuple[object, ...], Summary]
     key: str = ""
 
     def fit(self, ask: Ask) -> Iterator[Event]:
@@ -65,11 +67,14 @@ class Compactor:
         if not turns:
             yield from self._late(ask)
             return
+        key = _key(ask, turns)
+        if (known := self.known.get(key)) and ask.summarized(known):
+            return
         try:
             summary = yield from self.summarize(ask, turns)
             if not ask.summarized(summary):
                 if self.gauge.text(ask.limits.reader, summary.text) > room_for_summary(ask.limits):
-                    del self.known[summary.through]
+                    self.known.pop(key, None)
                     raise RequestError("it was longer than it may be")
                 raise RequestError("there is no room for it beside the prompt; it is sent as soon as there is")
         except (SpendingError, InterruptedTurnError):
@@ -77,7 +82,7 @@ class Compactor:
         except ChatMagicError as exc:
             ask.not_summarized(str(exc))
             return
-        if summary.facts:
+        if ask.asked.learn and summary.facts:
             proposed = "1 fact is" if len(summary.facts) == 1 else f"{len(summary.facts)} facts are"
             yield Remark(
                 f"{proposed} proposed, and not kept: %chat facts lists them, %chat remember --proposed keeps them"
@@ -86,19 +91,13 @@ class Compactor:
     def _late(self, ask: Ask) -> Iterator[Event]:
         """Send a summary for which there was no room when it was written."""
         unread = ask.unsummarized
-        if unread and (summary := self.known.get(unread[-1].number or 0)) and ask.summarized(summary):
+        if unread and (summary := self.known.get(_key(ask, unread))) and ask.summarized(summary):
             yield Remark(f"the summary of {_which(unread)} is sent from here on")
 
-    def summarize(self, ask: Ask, turns: Sequence[Turn], *, anew: bool = False) -> _Writing:
-        """Return a summary of *turns*, which are not sent any more, and of what was summarized before.
-
-        One that was written already is taken, unless it is wanted *anew*.
-        """
-        through = turns[-1].number or 0
-        if not anew and through in self.known:
-            return self.known[through]
-        summary = yield from self._written(ask, turns, through)
-        self.known[through] = summary
+    def summarize(self, ask: Ask, turns: Sequence[Turn]) -> _Writing:
+        """Return a summary of *turns*, which are not sent any more, and of what was summarized before."""
+        summary = yield from self._written(ask, turns, turns[-1].number or 0)
+        self.known[_key(ask, turns)] = summary
         yield Remark(_account(summary))
         return summary
 
@@ -113,6 +112,8 @@ class Compactor:
         )
         if not other:
             writer.limits = ask.limits
+        writer.learn = ask.asked.learn
+        writer.proposed = ask.summary.facts if ask.summary else ()
         order = instruction(_words(min(writer.room, room_for_summary(ask.limits))), learn=ask.asked.learn)
         # Everything before the order is as it was sent last time, so that the provider has it in its cache.
         whole = [*ask.before(turns), Message("user", order)]
@@ -161,12 +162,15 @@ def compact(session: Session, ask: Ask, compactor: Compactor, renderer: Renderer
         why = "all but its newest turn is summarized" if session.summary else "it needs two turns, and has fewer"
         raise SessionError(f"there is nothing to summarize in {session.name!r}: {why}")
     renderer.start(session.name, ask.asked.model or "")
-    writing = compactor.summarize(ask, turns, anew=True)
     try:
-        while True:
-            renderer.show(next(writing))
+        # Closed, so that it pays even if it is stopped between two events.
+        with closing(compactor.summarize(ask, turns)) as writing:
+            while True:
+                renderer.show(next(writing))
     except StopIteration as end:
-        session.compact(newest.number or 0, end.value)
+        session.compact(end.value)
+    except KeyboardInterrupt:
+        raise InterruptedTurnError("stopped while the history was summarized; nothing has changed") from None
     finally:
         renderer.fail([])
     return turns
@@ -183,6 +187,7 @@ class _Writer:
     limits: Limits
     usage: Usage = NOTHING_USED
     requests: int = 0
+    learn: bool = False
     proposed: tuple[str, ...] = ()
 
     @property
@@ -216,13 +221,21 @@ class _Writer:
         finally:
             used = paid(reply.came, tokens, self.facts, self.compactor.gauge, self.compactor.purses, held)
             self.usage, self.requests = self.usage + used, self.requests + 1
+        if reply.finish is None:
+            raise RequestError("the stream ended early")
         if reply.finish != "stop":
             raise RequestError(ENDINGS.get(str(reply.finish), f"it ended with {reply.finish!r}"))
-        text, facts = split_proposals(reply.text)
+        text, facts = split_proposals(reply.text, learn=self.learn)
         if not text:
             raise RequestError("it was empty")
-        self.proposed = tuple(dict.fromkeys([*self.proposed, *facts]))
+        self.proposed = tuple(dict.fromkeys([*self.proposed, *facts]))[-_PROPOSED:]
         return Summary(text, through, self.proposed, self.model, self.usage, self.requests)
+
+
+def _key(ask: Ask, turns: Sequence[Turn]) -> tuple[object, ...]:
+    """Return what names the summary that *ask* wants of *turns*."""
+    before, asked = ask.summary, ask.asked
+    return turns[-1].number, before and before.text, asked.summary_model or asked.model, asked.learn
 
 
 def _with(order: str, piece: Sequence[Message]) -> list[Message]:

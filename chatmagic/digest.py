@@ -33,6 +33,7 @@ _ANSWER = 1_000  # tokens that an answer may have, and at most a quarter of what
 _WORDS = 0.6  # for a token
 LEAST = 40  # tokens of a text beside what is asked about it
 _AT_ONCE = 32
+_NAME = 255  # characters of the longest text that may have been meant as the name of a file
 _DRAFTS = 8
 
 
@@ -42,6 +43,8 @@ def texts_of(value: object) -> tuple[str, ...]:
     Raises:
         LineError: it is something else, there is nothing in it, or a file cannot be read.
     """
+    if isinstance(value, str) and _names_a_file(value):
+        raise LineError(f"{value!r} is a text of {len(value)} characters, and also a file: Path({value!r}) reads it")
     if isinstance(value, (str, Path)):
         texts: tuple[str, ...] = (_text_of(value),)
     elif isinstance(value, (Mapping, bytes, bytearray)) or hasattr(value, "columns") or not isinstance(value, Iterable):
@@ -64,10 +67,20 @@ def _text_of(value: object) -> str:
             f"{one_line(repr(value), 60)} ({type(value).__name__}) among the texts is none: str(…) makes one of it"
         )
     try:
-        return value.read_text(encoding="utf-8-sig", errors="replace")
+        text = value.read_text(encoding="utf-8-sig", errors="replace")
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise LineError(f"the file {str(value)!r} cannot be read: {why}") from None
+    if "\0" in text:
+        raise LineError(f"the file {str(value)!r} holds no text: convert it to one first")
+    return text
+
+
+def _names_a_file(text: str) -> bool:
+    try:
+        return len(text) < _NAME and "." in text and Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from chatmagic.asking import paid
 from chatmagic.conversation.context import Context, Limits
 from chatmagic.conversation.learning import learn, overflowed
 from chatmagic.conversation.material import Part, Step, groups
+from chatmagic.conversation.memory import without_thoughts
 from chatmagic.conversation.messages import NOTHING_USED, Usage
 from chatmagic.conversation.spending import dollars, hold
 from chatmagic.digest import LEAST, Answer, Job, Progress, Result, count_of
@@ -250,8 +251,7 @@ class _Run:
             raise self._failure(type(call.error), str(call.error), place)
         if call.error is not None:
             raise call.error
-        # Some models think aloud before they write.
-        text = reply.text.rpartition("</think>")[2].strip()
+        text = without_thoughts(reply.text)
         if reply.finish != "stop":
             ended = "the stream ended early" if reply.finish is None else f"the reply ended with {reply.finish!r}"
             raise self._failure(RequestError, ENDINGS.get(str(reply.finish), ended), place)

@@ -140,8 +140,8 @@ class Kernel:
 
         def plan(_: Cell) -> dict[str, Any]:
             turn = _newest(session, "retry")
-            read = [name for name in (turn.sent.read if turn.sent else ()) if name in self.sessions]
-            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "beside": self._beside(read)}
+            beside = [each for each in self._beside_of(session, turn) if each.session]
+            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "beside": beside}
 
         return self._run(session, plan, **how)
 
@@ -150,7 +150,8 @@ class Kernel:
 
         def plan(_: Cell) -> dict[str, Any]:
             turn = _newest(session, "continue")
-            return {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "go_on": True}
+            how = {"prompt": turn.prompt, "start": session.again(turn), "instead": turn, "go_on": True}
+            return {**how, "beside": self._beside_of(session, turn)}
 
         return self._run(session, plan, **how)
 
@@ -285,6 +286,15 @@ class Kernel:
             beside=self._beside(read),
         )
 
+    def _beside_of(self, session: Session, turn: Turn) -> list[Beside]:
+        """Return what went out beside the prompt of *turn*, as far as it is there."""
+        from chatmagic.conversation.memory import recalled
+
+        if turn.sent is None:
+            return []
+        back = [recalled([session.tree[number] for number in turn.sent.recalled])] if turn.sent.recalled else []
+        return [*self._beside([name for name in turn.sent.read if name in self.sessions]), *back]
+
     def _beside(self, names: Sequence[str]) -> list[Beside]:
         """Return what the sessions *names* would send now, to be read with a prompt of another one."""
         from chatmagic.conversation.memory import beside
@@ -310,11 +320,27 @@ class Kernel:
             )
             return compact(session, ask, compactor, renderer)
 
-    def summarize_as(self, session: Session, text: str) -> Summary:
-        """Send *text* as the summary from here on; where there was none, it stands for all turns but the newest."""
-        _compactable(session, session.settings.over(self.defaults).context or "budget")
+    def summarize_as(self, session: Session, text: str) -> Summary | None:
+        """Send *text* as the summary from here on; where there was none, it stands for all turns but the newest.
+
+        Returns None if it is sent already.
+        """
+        from chatmagic.asking import limits_of
+
+        asked = session.settings.over(self.defaults)
+        _compactable(session, asked.context or "budget")
+        facts = self.connected().facts(asked.model or "", asked.parameters)
+        most = limits_of(facts, asked, self._budget, self.planner.gauge).most // 2
+        if (tokens := self.tokens(session, text)) > most:
+            raise LineError(f"the summary has ~{round(tokens):,} tokens, and may have {most:,}, half of what is sent")
         with self.sessions.idle(session.name):
-            return session.summarize_as(text)
+            summary = session.own_summary(text)
+            return summary if session.compact(summary) else None
+
+    def tokens(self, session: Session, text: str) -> float:
+        """Return about how many tokens *text* has for the model of *session*."""
+        asked = session.settings.over(self.defaults)
+        return self.planner.gauge.text(self.connected().facts(asked.model or "", asked.parameters).reader, text)
 
     def to_summarize(
         self, text: object, *, model: str | None = None, prompt: str = "", refine: bool = False, at_once: int = 4

@@ -138,6 +138,12 @@ class ChatMagic(Magics):
 
         return _validated(checked, proposal["value"])
 
+    @validate("facts")
+    def _short(self, proposal: dict[str, Any]) -> list[str]:
+        from chatmagic.conversation.memory import checked_fact
+
+        return [_validated(checked_fact, fact) for fact in proposal["value"]]
+
     @validate("max_cost")
     def _an_amount(self, proposal: dict[str, Any]) -> float | None:
         if proposal["value"] is not None and not isfinite(proposal["value"]):
@@ -213,8 +219,11 @@ def _summarized(values: dict[str, Any], text: str) -> str:
     if not text.strip():
         raise LineError("the summary is empty: write it below the line with %%chat, or take it back with %chat undo")
     session = kernel.sessions[values["session"] or kernel.sessions.current]
-    through = kernel.summarize_as(session, text).through
-    return f"This stands for the turns of {session.name!r} up to #{through} from here on. %chat undo takes it back."
+    summary = kernel.summarize_as(session, text)
+    if summary is None:
+        return f"That is the summary of {session.name!r} already; nothing has changed."
+    stands = f"This stands for the turns of {session.name!r} up to #{summary.through} from here on"
+    return f"{stands}. %chat undo takes it back."
 
 
 def _overview() -> str:

@@ -25,7 +25,7 @@ from chatmagic.errors import (
 )
 from chatmagic.events import Busy, Delta, Event, Facts, Finished, Remark, Request, Sending, Used
 from chatmagic.provider.client import OpenAIClient
-from chatmagic.testing import FakeClient
+from chatmagic.testing import FakeClient, SpyRenderer
 from tests.llamacpp import llama_server
 from tests.room import Room
 
@@ -276,7 +276,7 @@ FAILURES: dict[str, tuple[Callable[[Request], Any], str]] = {
     "blanks": (lambda _: " \n ", "empty"),
     "cut": (cut_short, "limit of its length"),
     "filtered": (lambda _: [Sending("fake"), Delta("x"), Finished("content_filter")], "content filter"),
-    "no end": (lambda _: [Sending("fake"), Delta("x")], "None"),
+    "no end": (lambda _: [Sending("fake"), Delta("x")], "the stream ended early"),
     "too long": (lambda _: "word " * 5_000, "longer than it may be"),
     "only thoughts": (lambda _: "<think>hm</think>", "empty"),
 }
@@ -547,6 +547,117 @@ def test_compact_is_an_act(shell: InteractiveShell, kernel: magics.Kernel, scrib
     typed(shell, "%chat undo").raise_error()
     typed(shell, "%chat redo").raise_error()
     assert len(kernel.sessions["tutor"].turns) == 4
+
+
+@pytest.mark.parametrize("verb", ["retry", "continue"])
+def test_compact_holds_for_the_newest_turn(shell: InteractiveShell, scribe: Scribe, verb: str) -> None:
+    """Who asks the newest prompt once more, or for the rest of its reply, has the summary of what is before it."""
+    ask(shell, "CODE-1", "CODE-2", "CODE-3")
+    typed(shell, "%chat compact").raise_error()
+    typed(shell, f"%chat {verb}").raise_error()
+
+    texts = [message.content for message in scribe.requests[-1].messages]
+    assert "CODE-1 CODE-2" in texts[0]
+    assert "CODE-3" in texts[1]
+    assert not any(text in ("CODE-1", "CODE-2") for text in texts)
+
+
+def test_run_all_twice_with_a_summary_of_ones_own() -> None:
+    """A cell that is a summary, run again before the cell behind it, holds for that as it did the first time."""
+    client = Scribe()
+    room = Room(client)
+    sent = []
+    for execution in "12":
+        for number in (1, 2, 3):
+            room.ask(f"CODE-{number}", cell=Cell(f"cell-{number}", execution))
+        room.session.compact(room.session.own_summary("CODE-1 and CODE-2 were said."))
+        room.ask("And now?", cell=Cell("last", execution))
+        sent.append([message.content for message in client.requests[-1].messages])
+
+    assert sent[0] == sent[1]
+    assert sent[0][1:] == ["CODE-3", "CODE-3", "And now?"]
+
+
+def test_an_earlier_turn_does_not_know_the_summary() -> None:
+    """Going back to before what is summarized sends the turns themselves."""
+    client = Scribe()
+    room = on(Room(client), 5)
+    room.session.compact(room.session.own_summary("All of it."))
+    room.session.go(2)
+    room.ask("And then?")
+
+    assert "All of it." not in client.requests[-1].messages[0].content
+    assert len(client.requests[-1].messages) == 5
+
+
+def test_an_edit_is_not_overruled_by_what_was_written_before() -> None:
+    """A summary that was undone and replaced by one of the user's own does not come back at the next cut."""
+    client = Scribe()
+    room = on(Room(client, budget=1_400, defaults=SUMMARY), 5)
+    room.session.compact(room.session.own_summary("MINE"))
+    room.ask("word " * 1_600)
+
+    (order,) = client.orders
+    assert "MINE" in order.messages[0].content
+    room.session.undo(2)
+    room.session.compact(room.session.own_summary("CHANGED"))
+    room.ask("word " * 1_600)
+
+    assert "CHANGED" in client.orders[-1].messages[0].content
+    assert len(client.orders) == 2
+
+
+def test_stop_between_two_events_of_compact(shell: InteractiveShell, kernel: magics.Kernel, scribe: Scribe) -> None:
+    """However compact is stopped, what it held is released, and the error is one line."""
+
+    class Stopped(SpyRenderer):
+        def show(self, event: Event) -> None:  # noqa: ARG002 - the Protocol's shape
+            raise KeyboardInterrupt
+
+    ask(shell, "CODE-1", "CODE-2", "CODE-3")
+    scribe.cost = lambda usage: (usage.input_tokens or 0) * 1e-5
+    kernel.renderer = lambda display=True: Stopped()  # type: ignore[method-assign]  # noqa: ARG005
+    ran = typed(shell, "%chat compact")
+
+    assert isinstance(ran.error_in_exec, InterruptedTurnError)
+    assert kernel.sessions.spent._held == kernel.sessions["tutor"].spent._held == pytest.approx(0)
+
+
+def test_a_summary_that_would_fill_the_request(shell: InteractiveShell, scribe: Scribe) -> None:
+    """A summary of the user's own that leaves no room is refused, and so is nothing else afterwards."""
+    ask(shell, "a", "b", "c")
+    typed(shell, "%chat set context=summary:300").raise_error()
+    ran = typed(shell, "%%chat tutor --summary\n" + "many words " * 200)
+
+    assert re.search(r"the summary has ~\d+ tokens, and may have 150", str(ran.error_in_exec))
+    ask(shell, "d")
+    assert len(scribe.requests) == 4
+
+
+def test_the_same_summary_again_is_no_act(
+    shell: InteractiveShell, scribe: Scribe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell with the summary that is sent already says that nothing has changed."""
+    ask(shell, "a", "b", "c")
+    for _ in range(2):
+        typed(shell, "%%chat tutor --summary\nWe said a and b.").raise_error()
+
+    assert "nothing has changed" in capsys.readouterr().out
+    assert len(scribe.requests) == 3
+
+
+def test_proposals_wait_for_an_answer() -> None:
+    """What one summary has proposed is still there after the next one, and after an edit."""
+    facts = iter(["Ada is 30.", "Bob is 31."])
+    client = Scribe(lambda _: f"We met.\n\n## To remember\n- {next(facts, 'Bob is 31.')}")
+    room = full(client, 5, defaults=SUMMARY.over(Settings({"learn": True})))
+    while len(client.orders) < 2:
+        room.ask("These words say little. " * 20)
+    room.session.compact(room.session.own_summary("Edited."))
+
+    summary = room.session.summary
+    assert summary
+    assert summary.facts == ("Ada is 30.", "Bob is 31.")
 
 
 @pytest.mark.parametrize(

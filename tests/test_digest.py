@@ -581,14 +581,17 @@ def test_a_table_is_not_its_headings() -> None:
 
 
 def test_what_is_text(tmp_path: Path) -> None:
-    """A text is itself, even one that names a file; a path is its file, whatever its bytes are."""
+    """A text is itself, and a path is its file, whatever its bytes are; which of the two a name is must be said."""
     file = tmp_path / "file.txt"
     file.write_bytes(b"\xef\xbb\xbfgr\xc3\xbc\xc3\x9fe \xff")
 
-    assert texts_of(str(file)) == (str(file),)
+    assert f"also a file: Path({str(file)!r}) reads it" in failed(lambda: texts_of(str(file)), LineError)
+    assert texts_of([str(file)]) == (str(file),)
     assert texts_of(file) == ("grüße \ufffd",)
     assert texts_of(text for text in ["a", "b"]) == texts_of(("a", "b")) == ("a", "b")
     assert texts_of(["a", file]) == ("a", "grüße \ufffd")
+    file.write_bytes(b"%PDF\0\1")
+    assert "holds no text" in failed(lambda: texts_of(file), LineError)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,15 @@ def test_what_is_asked_for() -> None:
     ("written", "summary", "facts"),
     [
         ("## Facts\n- a", "## Facts\n- a", ()),
-        ("a\n## To remember\n- Ada is 30.\n* Bob is 31.\nnoise", "a", ("Ada is 30.", "Bob is 31.")),
+        ("a\n## To remember\n- Ada is 30.\n* Bob is 31.\n", "a", ("Ada is 30.", "Bob is 31.")),
+        (
+            "a\n## To remember\n- f\nThe code is 7.\n## Open questions\n- w?",
+            "a\nThe code is 7.\n## Open questions\n- w?",
+            ("f",),
+        ),
+        ('a "## To remember" b\n- c', 'a "## To remember" b\n- c', ()),
+        ("a </think> b", "a </think> b", ()),
+        ("thoughts\n</think>\nb", "b", ()),
         ("a\n\n## To remember\n", "a", ()),
         ("a\n## To remember\n" + "".join(f"- f{n}\n" for n in range(9)), "a", ("f0", "f1", "f2", "f3", "f4")),
         ("a\n## To remember\n- x\n- x\n- \n", "a", ("x",)),
@@ -99,6 +107,11 @@ def test_what_is_asked_for() -> None:
 def test_proposals_are_taken_out(written: str, summary: str, facts: tuple[str, ...]) -> None:
     """The facts that a model proposes are no part of its summary, nor what it thinks aloud."""
     assert split_proposals(written) == (summary, facts)
+
+
+def test_nothing_is_taken_out_that_was_not_asked_for() -> None:
+    """Without learn a summary may have any headings."""
+    assert split_proposals("a\n## To remember\n- b", learn=False) == ("a\n## To remember\n- b", ())
 
 
 @given(

@@ -263,8 +263,8 @@ def test_its_size_is_not_the_lines() -> None:
     assert turn.size == pytest.approx(after.usage.input_tokens and after.usage.input_tokens - 2, abs=12)
 
 
-def test_retry_recalls_again_and_continue_does_not(shell: InteractiveShell, far: FakeClient) -> None:
-    """A retry asks with the same record; for the rest of a reply the record is not sent."""
+def test_retry_and_continue_see_what_the_turn_saw(shell: InteractiveShell, far: FakeClient) -> None:
+    """A retry asks with the same record, and the rest of a reply is written with it in view, too."""
     good(shell, "%%chat --context last:1 --recall 2\nthe lamp, exactly; go on", *turns("x", "which lamp?"))
     chat = chatmagic.session()
     first = far.requests[-1].messages
@@ -273,8 +273,8 @@ def test_retry_recalls_again_and_continue_does_not(shell: InteractiveShell, far:
     assert (far.requests[-1].messages, back(again)) == (first, (1,))
 
     rest = chat.continue_()
-    assert not any("<record>" in message.content for message in far.requests[-1].messages)
-    assert (back(rest), rest.prompt) == ((), "which lamp?")
+    assert "the lamp, exactly" in far.requests[-1].messages[-1].content
+    assert (back(rest), rest.prompt) == ((1,), "which lamp?")
 
 
 # What is shown

@@ -84,8 +84,9 @@ def _facts(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.session(values["name"]) if values["name"] else desk.sessions.find(desk.sessions.current)
     everywhere = desk.edge.facts
     where = ["every session" if fact in everywhere else f"session {session.name!r}" for fact in _known(desk, session)]
-    preview = desk.edge.preview(session)
-    return facts_page(_known(desk, session), where, _proposed(desk, session), preview.gauge, preview.limits.reader)
+    facts = _known(desk, session)
+    sizes = [round(desk.edge.tokens(session, fact)) for fact in facts]
+    return facts_page(facts, where, sizes, _proposed(desk, session))
 
 
 def _forget(desk: Desk, values: dict[str, Any]) -> Answer:

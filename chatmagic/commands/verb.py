@@ -43,6 +43,9 @@ class Doer(Protocol):
     def facts(self) -> list[str]:
         """What every session is told."""
 
+    def tokens(self, session: Session, text: str) -> float:
+        """Return about how many tokens *text* has for the model of *session*."""
+
     def compact(self, session: Session) -> Sequence[Turn]:
         """Have all turns but the newest summarized; return those new in the summary."""
 

@@ -29,8 +29,8 @@ ContextPolicy = Callable[[list[Message]], Sequence[Message | Mapping[str, Any]]]
 class History:
     """What could be sent: the line (oldest turn first), the numbers of pinned turns, system prompt, new prompt.
 
-    The *facts* go with the system prompt, what stands *beside* the prompt goes before it. A *cut* by hand is given
-    where nothing was asked since.
+    The *facts* go with the system prompt, what stands *beside* the prompt goes before it. A *cut* is the last one that
+    was made by hand.
     """
 
     turns: Sequence[Turn]
@@ -58,8 +58,8 @@ class History:
     def beginnings(self, policy: str) -> Iterator[tuple[int, Summary | None]]:
         """Yield where what is sent may begin, and the summary of what is before: the first that fits is taken."""
         last = self.turns[-1].sent if self.turns else None
-        if self.cut is not None:
-            yield self.cut.start, self.cut.summary
+        if self.cut is not None and self.cut.holds(self.turns):
+            yield self.cut.summary.through + 1, self.cut.summary
         elif last and last.policy == policy:
             yield last.start, last.summary
         else:
@@ -200,7 +200,7 @@ class Planner:
         pinned = [turn for turn in whole.turns if turn.number in history.pinned]
         stays = self.gauge.request(limits.reader, history.messages(pinned, summary))
         if self._overflows(stays, limits) or stays > limits.budget:
-            raise self._too_long(history, pinned, summary, round(stays), limits)
+            raise self._too_long(policy, history, pinned, summary, round(stays), limits)
         free = [turn for turn in whole.turns if turn.number not in history.pinned]
         lengths = self.gauge.turns(limits.reader, free)
         # What was reported for all of them together is surer than what each is thought to be.
@@ -243,7 +243,13 @@ class Planner:
         )
 
     def _too_long(
-        self, history: History, pinned: Sequence[Turn], summary: Summary | None, tokens: int, limits: Limits
+        self,
+        policy: str,
+        history: History,
+        pinned: Sequence[Turn],
+        summary: Summary | None,
+        tokens: int,
+        limits: Limits,
     ) -> ContextOverflowError:
         there = {
             "the system prompt": history.system,
@@ -259,7 +265,8 @@ class Planner:
             way_out = "Shorten it, unpin turns, or ask a model with a larger window (-m)"
             said = f"{has}, and {limits.reader[1]!r} takes {limits.window:,}. {way_out}"
         else:
-            said = f"{has}, more than the budget of {limits.budget:,}. --context budget:{_rounded_up(tokens)} allows it"
+            name = policy.partition(":")[0]
+            said = f"{has}, more than the budget of {limits.budget:,}. --context {name}:{_rounded_up(tokens)} allows it"
         return ContextOverflowError(f"{said}; nothing was sent", window=limits.window, size=tokens)
 
 
@@ -316,7 +323,7 @@ def _rounded_up(tokens: int) -> int:
 def _checked(name: str, function: object, messages: list[Message]) -> list[Message]:
     """Return what somebody's *function* chooses of *messages*, if it can be sent."""
     if not callable(function):
-        near = difflib.get_close_matches(name.lower(), ("budget", "all", "last:4"), n=1)
+        near = difflib.get_close_matches(name.lower(), ("budget", "summary", "all", "last:4"), n=1)
         slip = f"Did you mean {near[0]}? " if near else ""
         raise SettingError(f"there is no function {name!r} for the context. {slip}Otherwise {KNOWN}")
     try:

@@ -20,6 +20,7 @@ __all__ = [
     "recalled",
     "split_proposals",
     "system_message",
+    "without_thoughts",
 ]
 
 FACT = 1_000
@@ -127,14 +128,22 @@ Use these headings, and leave out those under which there is nothing:
 At most {words:,} words, in the language of the conversation. Reply with nothing else."""
 
 
-def split_proposals(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return a summary as a model wrote it, without the facts that it proposes, and these."""
-    # Some models think aloud before they write.
-    text = text.rpartition("</think>")[2].strip()
-    summary, heading, rest = text.rpartition("## To remember")
-    if not heading:
+def without_thoughts(text: str) -> str:
+    """Return *text* without what the model thought aloud before it."""
+    thought = re.match(r"\s*<think>.*?</think>|.*?^\s*</think>\s*$", text, re.DOTALL | re.MULTILINE)
+    return text[thought.end() if thought else 0 :].strip()
+
+
+def split_proposals(text: str, *, learn: bool = True) -> tuple[str, tuple[str, ...]]:
+    """Return a summary as a model wrote it without the facts that it proposes, and these if it was asked to *learn*."""
+    text = without_thoughts(text)
+    found = re.search(r"^#+ To remember[ \t]*$(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE) if learn else None
+    if found is None:
         return text, ()
-    facts = [one_line(line.lstrip("-*• \t"), FACT) for line in rest.splitlines() if re.match(r"\s*[-*•]\s*\S", line)]
+    lines = [line.strip() for line in found[1].splitlines() if line.strip()]
+    facts = [one_line(line.lstrip("-*• \t"), FACT) for line in lines if re.match(r"[-*•]\s*\S", line)]
+    rest = [line for line in lines if not re.match(r"[-*•]", line)]
+    summary = "\n".join(filter(None, [text[: found.start()].rstrip(), *rest, text[found.end() :].strip()]))
     return summary.strip(), tuple(dict.fromkeys(filter(None, facts)))[:_PROPOSED]
 
 

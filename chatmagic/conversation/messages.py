@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -54,6 +56,10 @@ NOTHING_USED = Usage(0, 0, 0, 0, 0, 0.0)
 _N = TypeVar("_N", int, float)
 
 
+def _number(turn: Turn) -> int:
+    return turn.number or 0
+
+
 def _sum(a: _N | None, b: _N | None) -> _N | None:
     return None if a is None or b is None else a + b
 
@@ -76,11 +82,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A cut that was made by hand, behind turn *at*: what is sent begins with turn *start*, after a *summary*."""
+    """A cut that was made by hand, when the tree had so many *turns*: a *summary*, and what comes after it, is sent."""
 
-    at: int
-    start: int
+    turns: int
     summary: Summary
+
+    def holds(self, line: Sequence[Turn]) -> bool:
+        """True if the turns that it summarizes are on *line*, and nothing was asked there since it was made."""
+        through = self.summary.through
+        place = bisect_left(line, through, key=_number)
+        there = place < len(line) and line[place].number == through
+        return there and _number(line[-1]) <= self.turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,8 @@ class Tree:
         self.turns: list[Turn] = []
         self.key = os.urandom(16).hex()  # not uuid, whose import costs more than this file
         """What requests with turns of this tree have in common; random, and says nothing about them."""
-        self.summaries: dict[int, Summary] = {}
-        """What was written of all turns up to one, by the number of that: no line to it has others."""
+        self.summaries: dict[tuple[object, ...], Summary] = {}
+        """What was written already, by what it was written of: all turns up to a number are the same in any line."""
         self._by_cell: defaultdict[str, list[Turn]] = defaultdict(list)
         self.vectors: dict[tuple[str, int], array[float]] = {}
         """What turns are about, by model and number."""
@@ -112,11 +112,6 @@ class State:
     pinned: frozenset[int] = frozenset()
     facts: tuple[str, ...] = ()
     cut: Cut | None = None
-
-    @property
-    def cut_here(self) -> Cut | None:
-        """The cut that was made by hand since the newest turn."""
-        return self.cut if self.cut and self.head and self.cut.at == self.head.number else None
 
     @property
     def in_force(self) -> Settings:
@@ -337,32 +332,26 @@ class Session:
     @property
     def summary(self) -> Summary | None:
         """The summary that stands for turns of the line which are not sent any more."""
-        if (cut := self.state.cut_here) is not None:
+        if (cut := self.state.cut) is not None and cut.holds(self._line):
             return cut.summary
         return self.last.sent.summary if self.last and self.last.sent else None
 
-    def compact(self, start: int, summary: Summary) -> bool:
-        """From here on send the turns from number *start* on, and a *summary* of those before; False: so it is."""
-        at = _number(self.last) if self.last else 0
-        return self._act("compact", lambda state: replace(state, cut=Cut(at, start, summary)))
+    def compact(self, summary: Summary) -> bool:
+        """From here on send *summary* in place of the turns that it is of; False: it is sent already."""
+        if self.summary == summary:
+            return False
+        return self._act("compact", lambda state: replace(state, cut=Cut(len(self.tree.turns), summary)))
 
-    def summarize_as(self, text: str) -> Summary:
-        """Send *text* as the summary from here on; where there was none, it stands for all turns but the newest.
+    def own_summary(self, text: str) -> Summary:
+        """Return *text* as a summary: in place of the one that is sent, or of all turns but the newest.
 
         Raises:
             SessionError: there are no turns that it could stand for.
         """
         line, before = self._line, self.summary
-        if before is not None:
-            sent = self.last.sent if self.last else None
-            start = self.state.cut_here.start if self.state.cut_here else sent.start if sent else 0
-        elif len(line) < 2:
+        if before is None and len(line) < 2:
             raise SessionError(f"session {self.name!r} has no turns that a summary could stand for: it needs two")
-        else:
-            start = _number(line[-1])
-        summary = Summary(text, before.through if before else _number(line[-2]), model="")
-        self.compact(start, summary)
-        return summary
+        return Summary(text, before.through if before else _number(line[-2]), before.facts if before else ())
 
     def remember(self, fact: str) -> bool:
         """Send *fact* with every prompt; False: it is known already."""

@@ -63,7 +63,7 @@ def _row(turn: Turn) -> list[str]:
     went = used.input_tokens
     broken = broken_by(turn)
     cut = "" if broken else _cut(turn)
-    summary = f"summarized for {_cost(new.usage.cost)}" if (new := turn.new_summary) and new.requests else ""
+    summary = f"with a summary, beside it {_cost(new.usage.cost)}" if (new := turn.new_summary) and new.requests else ""
     notes = [ending(turn), summary, f"mostly not from the cache: {broken}" if broken else "", cut]
     clock = time.strftime("%H:%M", time.localtime(turn.started))
     return [

@@ -52,7 +52,8 @@ class Preview:
         """Yield each row, and whether it is one of what is left out."""
         gone = deque(zip(self.context.left_out, self._gone(), strict=True))
         for message, turn, tokens in self._messages():
-            while gone and turn and (gone[0][0].number or 0) < (turn.number or 0):
+            last = message.role == "user" and turn is None
+            while gone and (last or (turn and (gone[0][0].number or 0) < (turn.number or 0))):
                 yield _left_out(*gone.popleft()), True
             pinned = turn is not None and turn.number in self.history.pinned
             number = f"#{turn.number}{' (pinned)' if pinned else ''}" if turn else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatmagic.conversation.session import Session
-from chatmagic.conversation.tokens import Gauge, Reader
 from chatmagic.display.page import Look, Page, lines_page, model_page, table
 
 __all__ = ["facts_page", "summary_page"]
@@ -22,13 +21,10 @@ def summary_page(session: Session, look: Look, notes: Sequence[str] = ()) -> Pag
     )
 
 
-def facts_page(
-    facts: Sequence[str], where: Sequence[str], proposed: Sequence[str], gauge: Gauge, reader: Reader
-) -> Page:
-    """Show *facts* with their numbers, *where* they are sent and about how long they are, and those *proposed*."""
+def facts_page(facts: Sequence[str], where: Sequence[str], sizes: Sequence[int], proposed: Sequence[str]) -> Page:
+    """Show *facts* with numbers, *where* they are sent and their *sizes* (tokens, about), and those *proposed*."""
     if not facts and not proposed:
         return lines_page(["There are no facts. %chat remember TEXT keeps one."])
-    sizes = [round(gauge.text(reader, fact)) for fact in facts]
     rows = [
         [str(number), fact, place, f"~{size:,}"]
         for number, (fact, place, size) in enumerate(zip(facts, where, sizes, strict=True), 1)
