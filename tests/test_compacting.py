@@ -593,15 +593,15 @@ def test_an_earlier_turn_does_not_know_the_summary() -> None:
 def test_an_edit_is_not_overruled_by_what_was_written_before() -> None:
     """A summary that was undone and replaced by one of the user's own does not come back at the next cut."""
     client = Scribe()
-    room = on(Room(client, budget=1_400, defaults=SUMMARY), 5)
+    room = on(Room(client, budget=1_450, defaults=SUMMARY), 5)
     room.session.compact(room.session.own_summary("MINE"))
-    room.ask("word " * 1_600)
+    room.ask("word " * 1_800)
 
     (order,) = client.orders
     assert "MINE" in order.messages[0].content
     room.session.undo(2)
     room.session.compact(room.session.own_summary("CHANGED"))
-    room.ask("word " * 1_600)
+    room.ask("word " * 1_800)
 
     assert "CHANGED" in client.orders[-1].messages[0].content
     assert len(client.orders) == 2
