@@ -601,7 +601,7 @@ def test_an_edit_is_not_overruled_by_what_was_written_before() -> None:
     assert "MINE" in order.messages[0].content
     room.session.undo(2)
     room.session.compact(room.session.own_summary("CHANGED"))
-    room.ask("word " * 1_800)
+    room.ask("word " * 1_680)
 
     assert "CHANGED" in client.orders[-1].messages[0].content
     assert len(client.orders) == 2
