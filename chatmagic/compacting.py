@@ -67,14 +67,14 @@ class Compactor:
         if not turns:
             yield from self._late(ask)
             return
-        key = _key(ask, turns)
-        if (known := self.known.get(key)) and ask.summarized(known):
-            return
+        summary = self.known.get(_key(ask, turns))
+        sent = summary is not None and ask.summarized(summary)
         try:
-            summary = yield from self.summarize(ask, turns)
-            if not ask.summarized(summary):
-                if self.gauge.text(ask.limits.reader, summary.text) > room_for_summary(ask.limits):
-                    self.known.pop(key, None)
+            if summary is None or (not sent and self._is_too_long(summary, ask)):
+                summary = yield from self.summarize(ask, turns)
+                sent = ask.summarized(summary)
+            if not sent:
+                if self._is_too_long(summary, ask):
                     raise RequestError("it was longer than it may be")
                 raise RequestError("there is no room for it beside the prompt; it is sent as soon as there is")
         except (SpendingError, InterruptedTurnError):
@@ -87,6 +87,9 @@ class Compactor:
             yield Remark(
                 f"{proposed} proposed, and not kept: %chat facts lists them, %chat remember --proposed keeps them"
             )
+
+    def _is_too_long(self, summary: Summary, ask: Ask) -> bool:
+        return self.gauge.text(ask.limits.reader, summary.text) > room_for_summary(ask.limits)
 
     def _late(self, ask: Ask) -> Iterator[Event]:
         """Send a summary for which there was no room when it was written."""
