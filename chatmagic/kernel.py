@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from chatmagic.display.marks import Marks
     from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
-    from chatmagic.events import Renderer
+    from chatmagic.events import Client, Renderer
     from chatmagic.listening import Retry
     from chatmagic.parts import Configured, Provider
 
@@ -166,17 +166,22 @@ class Kernel:
         *,
         typed: bool = False,
         display: bool = True,
+        view: Renderer | None = None,
+        stop: threading.Event | None = None,
+        back: str = "",
         read: Sequence[str] = (),
         **how: Any,
     ) -> Turn:
         """Run one turn as *plan* says when the session is free, with the sessions *read* in view; *display* it.
 
-        *typed* in a magic, the session is the current one from then on.
+        *typed* in a magic, the session is the current one from then on. From another thread *stop* ends it; *view*
+        shows it elsewhere, and *back* is what takes it back there.
         """
         from chatmagic.engine import run_turn
 
         cell = self.cell
-        renderer = self.renderer(display)
+        renderer = self._told(session, view or self.renderer(display))
+        client, retry = self._stoppable(stop)
         if self.marks is not None:
             self.marks.forget(cell)
 
@@ -186,12 +191,12 @@ class Kernel:
         _check_readable(session, read)
         with _alone(session, renderer), self.sessions.asking(session):
             planned = {"beside": self._beside(read), **plan(cell)}
-            back = "%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()"
+            back = back or ("%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()")
             asked_for = not display and planned["start"] is not None
             turn = run_turn(
                 session,
                 **planned,
-                client=self.connected(),
+                client=client,
                 renderer=renderer,
                 planner=self.planner,
                 budget=self._budget,
@@ -200,12 +205,24 @@ class Kernel:
                 defaults=self.defaults,
                 cell=cell,
                 undo=None if asked_for else back,
-                retry=self._retry,
+                retry=retry,
                 on_turn=[follow] if typed else [],
                 **how,
             )
         self._prepare(turn.model)
         return turn
+
+    def _told(self, session: Session, renderer: Renderer) -> Renderer:
+        return self.panel.told(session, renderer) if self.panel else renderer
+
+    def _stoppable(self, stop: threading.Event | None) -> tuple[Client, Retry]:
+        """Return what asks, and how often; *stop* ends it."""
+        client, retry = self.connected(), self._retry
+        if stop is None:
+            return client, retry
+        from chatmagic.stopping import Stoppable, pause_until
+
+        return Stoppable(client, stop), replace(retry, sleep=pause_until(stop))
 
     @property
     def planner(self) -> Planner:
@@ -309,7 +326,7 @@ class Kernel:
         """Have all turns but the newest summarized, and send the summary from here on; return those new in it."""
         from chatmagic.compacting import Compactor, compact
 
-        renderer = self.renderer(display)
+        renderer = self._told(session, self.renderer(display))
         with _alone(session, renderer), self.sessions.asking(session):
             ask = self._prepared(session, session.state)
             _compactable(session, ask.policy)
@@ -449,7 +466,7 @@ class Kernel:
             return False
         from chatmagic.display.panel import Panel
 
-        self.panel = self.panel or Panel(self.sessions, lambda: self.defaults)
+        self.panel = self.panel or Panel(self.sessions, self)
         self.panel.show()
         return True
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.settings import FILLED_IN, TEXTS, Settings, checked
 from chatmagic.errors import ChatMagicError, LineError
 
@@ -21,6 +22,7 @@ __all__ = [
     "Word",
     "assignments",
     "columns",
+    "edited",
     "nearest",
     "settings",
     "split",
@@ -250,6 +252,20 @@ def written(wanted: Settings) -> tuple[str, list[str]]:
         else:
             options.append(option)
     return " ".join(options), impossible
+
+
+def edited(session: str, turn: Turn, wanted: Settings) -> tuple[str, str]:
+    """Return the text of a cell that asks the prompt of *turn* in its place, and what must be said about it.
+
+    *wanted* is what the cell of the turn asked for.
+    """
+    options, lost = written(wanted)
+    at = f"--at {turn.parent.number if turn.parent else 0}"
+    raw = "--raw" if "{{" in turn.prompt else ""
+    # A newline at the end of a prompt needs another one: as the last line of a cell, it is none of the prompt.
+    end = "\n" * turn.prompt.endswith("\n")
+    cell = " ".join(filter(None, ["%%chat", session, at, options, raw])) + f"\n{turn.prompt}{end}"
+    return cell, f" Not on its line, because no line can hold it: {', '.join(lost)}." if lost else ""
 
 
 def _ways(key: str, value: Any) -> Iterable[str]:

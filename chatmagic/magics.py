@@ -288,6 +288,8 @@ def load(shell: InteractiveShell) -> None:
     kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
     kernel.uncomplete = install(shell, _known)
+    if kernel.panel is not None:
+        kernel.panel.follow()
     if kernel.marks is not None:
         kernel.marks.open()
 
@@ -339,8 +341,7 @@ def unload(shell: InteractiveShell) -> None:
     kernel.uncomplete()
     kernel.magics = None
     if kernel.panel is not None:
-        kernel.panel.close()
-        kernel.panel = None
+        kernel.panel.rest()
     if kernel.marks is not None:
         kernel.marks.close()
     if kernel.client is not None:

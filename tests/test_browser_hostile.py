@@ -76,7 +76,7 @@ RULES = {
         "script,img,image,iframe,frame,object,embed,applet,form,input,button,textarea,select,svg,math,style,link,meta,"
         "base,video,audio,source,template,dialog,portal,noscript,plaintext,xmp"
     ),
-    "panel": ":is(button, input, select, style):not([data-commandlinker-command])",
+    "panel": ":is(button, input, textarea, datalist, style):not([data-commandlinker-command], .cm-parts *)",
     "formula": r"mjx-[\w-]+|math|semantics|annotation|m[a-z]+",
 }
 
@@ -142,7 +142,9 @@ INSPECT = r"""rules => {
         for (const element of all(output, `${rules.never}, [data-commandlinker-command]`)) {
             const panel = element.closest(".chatmagic-panel");
             if (element.closest("mjx-container")) continue;
-            if (element.matches("script[type$='widget-view+json']") && !output.querySelector(".chatmagic")) continue;
+            // An export draws the panel with two scripts of nbconvert's own.
+            const ours = "script:has(~ script[type$='widget-view+json']), script[type$='widget-view+json']";
+            if (element.matches(ours) && !output.querySelector(".chatmagic")) continue;
             if (panel && element.matches(rules.panel)) continue;
             found.push(`an output has ${element.outerHTML.slice(0, 100)}`);
         }

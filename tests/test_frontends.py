@@ -114,14 +114,17 @@ def test_table_in_a_terminal(terminal: Terminal) -> None:
     head, *rows = terminal.run("%chat sessions").splitlines()
     row = next(row for row in rows if row.startswith("table *"))
 
-    assert row.split() == ["table", "*", "1", "demo", "1", "51"]
+    assert row.split() == ["table", "*", "1", "demo", "1", "unknown", "51", "free"]
     assert row.index("demo") == head.index("model")
     assert len(row) == len(head)
 
 
 def test_no_panel_in_a_terminal(terminal: Terminal) -> None:
-    """Where no panel can be shown, %chat alone shows the table of sessions."""
-    assert terminal.run("%chat") == terminal.run("%chat sessions")
+    """Where no panel can be shown, %chat alone shows the table of sessions, with their ages."""
+    shown, table = terminal.run("%chat").splitlines(), terminal.run("%chat sessions").splitlines()
+
+    assert shown[0].split() == [*table[0].split(), "asked"]
+    assert [line.startswith(known) for line, known in zip(shown[1:], table[1:], strict=True)] == [True] * len(table[1:])
 
 
 def test_interrupt_in_a_terminal(terminal: Terminal) -> None:

@@ -444,14 +444,19 @@ def test_models_of_an_endpoint(shell: InteractiveShell, capsys: pytest.CaptureFi
 
 @pytest.mark.usefixtures("far")
 def test_chat_alone_is_a_table_in_a_terminal(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no widget can be shown, %chat and %chat panel are the table of sessions."""
+    """Where no widget can be shown, %chat and %chat panel are the table of sessions, with when each was asked last."""
     good(shell, "%%chat a\nhi")
     capsys.readouterr()
     for verb in ("", "panel", "sessions"):
         good(shell, f"%chat {verb}")
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == lines[3:6] == lines[6:]
+    assert lines[:3] == lines[3:6]
+    assert [line.split() for line in lines[:2]] == [
+        [*lines[6].split(), "asked"],
+        [*lines[7].split(), "just", "now"],
+    ]
+    assert lines[2] == lines[8]
 
 
 def test_two_threads_ask_one_session_in_turn(kernel: magics.Kernel, far: FakeClient) -> None:
@@ -488,16 +493,16 @@ def test_set_starts_the_session(shell: InteractiveShell, far: FakeClient) -> Non
 
 @pytest.mark.usefixtures("far")
 def test_sessions_table(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    """%chat sessions lists every session with its turns, model and tokens, and marks the current one."""
+    """%chat sessions lists every session with its turns, model, tokens and cost, and marks the current one."""
     good(shell, "%%chat a -m big\none two")
     good(shell, "%%chat b\none")
     capsys.readouterr()
     good(shell, "%chat sessions")
 
     assert [line.split() for line in capsys.readouterr().out.splitlines()[:3]] == [
-        ["session", "turns", "model", "tokens", "in", "tokens", "out"],
-        ["a", "1", "big", "2", "2"],
-        ["b", "*", "1", "gpt-6-luna", "1", "1"],
+        ["session", "turns", "model", "tokens", "in", "cached", "tokens", "out", "cost"],
+        ["a", "1", "big", "2", "unknown", "2", "unknown"],
+        ["b", "*", "1", "gpt-6-luna", "1", "unknown", "1", "unknown"],
     ]
 
 

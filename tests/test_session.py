@@ -1001,14 +1001,15 @@ def test_a_failing_watcher_breaks_nothing(two: Sessions) -> None:
 
 
 def test_what_can_be_undone_and_redone_is_known(two: Sessions) -> None:
-    """can_undo and can_redo say beforehand whether undo and redo will do something."""
-    assert (two.can_undo, two.can_redo) == (True, False)
+    """undoable and redoable say beforehand whether undo and redo will do something."""
+    assert [two.undoable, two.redoable] == ["turn #1", None]
     two.undo()
-    assert (two.can_undo, two.can_redo) == (False, True)
+    assert [two.undoable, two.redoable] == [None, "turn #1"]
     two.rename("a", "z")
     two.undo()
+    assert two.redoable == "rename 'a' to 'z'"
     two["a"].add(Turn("more", "text"))
-    assert (two.can_undo, two.can_redo) == (True, False)
+    assert [two.undoable, two.redoable] == ["turn #2", None]
 
 
 def test_many_sessions_are_asked_at_the_same_time() -> None:

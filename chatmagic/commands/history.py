@@ -8,7 +8,7 @@ from chatmagic.commands.verb import Answer, Desk, Verb, count_of
 from chatmagic.conversation.settings import checked
 from chatmagic.display.page import conversation
 from chatmagic.display.tree import history
-from chatmagic.line import SETTINGS, Form, turn_number, written
+from chatmagic.line import SETTINGS, Form, edited, turn_number
 
 __all__ = ["VERBS"]
 
@@ -45,15 +45,9 @@ def _continue(desk: Desk, _: dict[str, Any]) -> Answer:
 def _edit(desk: Desk, values: dict[str, Any]) -> Answer:
     session = desk.session(None)
     turn = session.tree[turn_number(values["n"])]
-    options, lost = written(session.asked_in(turn))
-    at = f"--at {turn.parent.number if turn.parent else 0}"
-    raw = "--raw" if "{{" in turn.prompt else ""
-    cell = " ".join(filter(None, ["%%chat", session.name, at, options, raw])) + "\n" + turn.prompt
-    if turn.prompt.endswith("\n"):
-        cell += "\n"  # as the last line of a cell, it is none of the prompt
+    cell, missing = edited(session.name, turn, session.asked_in(turn))
     session.edited = turn
     desk.next_cell(cell)
-    missing = f" Not on its line, because no line can hold it: {', '.join(lost)}." if lost else ""
     return f"The prompt of turn #{turn.number} is in the next cell. Nothing has changed until it runs.{missing}"
 
 

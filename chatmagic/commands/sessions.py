@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
 from chatmagic.conversation.session import Session, parting
 from chatmagic.display.page import table
+from chatmagic.display.usage import Sums, total
 from chatmagic.line import SETTINGS, Form, Option, settings, turn_number
 
 __all__ = ["VERBS"]
 
 
-def _sessions(desk: Desk, _: dict[str, Any]) -> Answer:
+def _sessions(desk: Desk, _: dict[str, Any], *, ages: bool = False) -> Answer:
     if not len(desk.sessions):
         return "There is no session yet. Start one: %%chat NAME on the first line of a cell, the prompt below it."
-    rows = [_row(desk, session) for session in desk.sessions]
-    header = ["session", "turns", "model", "tokens in", "tokens out"]
-    return table(
-        header, rows, numbers={1, 3, 4}, note="* is the current session, which %%chat without a name continues"
-    )
+    rows = [_row(desk, session) + [_age(session)] * ages for session in desk.sessions]
+    header = ["session", "turns", "model", "tokens in", "cached", "tokens out", "cost", *["asked"] * ages]
+    note = "* is the current session, which %%chat without a name continues"
+    return table(header, rows, numbers={1, 3, 4, 5, 6}, note=note)
 
 
 def _panel(desk: Desk, values: dict[str, Any]) -> Answer:
-    return "" if desk.edge.show_panel() else _sessions(desk, values)
+    return "" if desk.edge.show_panel() else _sessions(desk, values, ages=True)
 
 
 def _row(desk: Desk, session: Session) -> list[str]:
-    usage = session.usage
     name = session.name + (" *" if session.name == desk.sessions.current else "")
     model = session.settings.over(desk.defaults).model or "?"
-    counts = ["unknown" if count is None else f"{count:,}" for count in (usage.input_tokens, usage.output_tokens)]
-    return [name, str(len(session.turns)), model, *counts]
+    used = Sums().upto(session.last)
+    return [name, str(used.turns), model, *(total(used) if used.turns else [""] * 4)]
+
+
+def _age(session: Session) -> str:
+    """Say when *session* was asked last."""
+    minutes = int(time.time() - session.last.started) // 60 if session.last else 0
+    for size, unit in ((24 * 60, "d"), (60, "h"), (1, "min")):
+        if minutes >= size:
+            return f"{minutes // size} {unit} ago"
+    return "just now" if session.last else ""
 
 
 def _use(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -96,7 +105,10 @@ AT = Option(("--at",), "stand on turn N (0: before the first one)", "N")
 
 VERBS = {
     "panel": Verb(
-        Form("%chat panel", "Show the panel: switch, start and clear sessions by clicking. %chat alone does it, too."),
+        Form(
+            "%chat panel",
+            "Show the panel: choose, start and change sessions, see what they use, and chat. %chat alone does it, too.",
+        ),
         _panel,
     ),
     "sessions": Verb(Form("%chat sessions", "List the sessions of this kernel."), _sessions),

@@ -280,14 +280,16 @@ class Sessions:
             self._changed()
 
     @property
-    def can_undo(self) -> bool:
-        """True if there is an act to undo."""
-        return self._to_undo() is not None
+    def undoable(self) -> str | None:
+        """The act of the current session that undo reverses next; None: there is nothing to undo."""
+        step = self._to_undo()
+        return step.done[-1].what if isinstance(step, Session) else step.what if step else None
 
     @property
-    def can_redo(self) -> bool:
-        """True if there is an act to redo."""
-        return self._to_redo() is not None
+    def redoable(self) -> str | None:
+        """The act that redo repeats next; None: there is nothing to redo."""
+        step = self._to_redo()
+        return step.undone[0].what if isinstance(step, Session) else step.what if step else None
 
     def _to_undo(self, session: Session | None = None) -> Move | Session | None:
         """Return the move that comes next in undoing, or the session (by default the current one) whose act does."""

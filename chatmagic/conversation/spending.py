@@ -23,6 +23,8 @@ class Spent:
         self.requests = 0
         self.input_tokens = 0
         self.output_tokens = 0
+        self.cached_tokens = 0
+        self._seen = 0  # tokens of those requests that say how many were cached
         self.cost = 0.0
         self._held = 0.0
         self.unpriced = 0
@@ -35,6 +37,9 @@ class Spent:
             self.requests += 1
             self.input_tokens += used.input_tokens or 0
             self.output_tokens += used.output_tokens or 0
+            if used.cached_tokens is not None and used.input_tokens is not None:
+                self.cached_tokens += used.cached_tokens
+                self._seen += used.input_tokens
             self.cost += used.cost or 0.0
             self.unpriced += used.cost is None
             self.guessed = self.guessed or guessed
@@ -51,6 +56,11 @@ class Spent:
         """The request is over."""
         with self._lock:
             self._held -= cost
+
+    @property
+    def cached_share(self) -> float | None:
+        """Which part of the input was read from a cache, where servers say so; None is unknown."""
+        return self.cached_tokens / self._seen if self._seen else None
 
     @property
     def amount(self) -> str:

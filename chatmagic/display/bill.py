@@ -13,7 +13,7 @@ from chatmagic.conversation.policy import is_budget
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.spending import Spent, dollars
 from chatmagic.display.page import Page, ending, lines_page, table
-from chatmagic.display.usage import Sums, turns
+from chatmagic.display.usage import Sums, price, share, total, turns, written
 from chatmagic.plain import one_line
 
 __all__ = ["bill"]
@@ -38,21 +38,8 @@ def bill(session: Session, kernel: Spent) -> Page:
         earlier = line[: -len(shown)]
         which = spans(earlier, shown)
         rows.insert(0, [which, *[""] * 6, f"{turns(len(earlier))} before"])
-    total = Sums().upto(session.last)
-    used, least = total.usage, total.least
-    share = _share(used.cached_tokens, used.input_tokens)
-    rows.append(
-        [
-            f"all {turns(total.turns)}",
-            "",
-            _sum(used.input_tokens, least.input_tokens),
-            share,
-            _sum(used.output_tokens, least.output_tokens),
-            f"≥ {_cost(least.cost)}" if used.cost is None and least.cost else _cost(used.cost),
-            "",
-            "",
-        ]
-    )
+    used = Sums().upto(session.last)
+    rows.append([f"all {turns(used.turns)}", "", *total(used), "", ""])
     header = ["turn", "model", "in", "cached", "out", "cost", "time", "note"]
     page = table(header, rows, numbers={2, 3, 4, 5}, whole={0, 1, 2, 3, 4, 5, 6}, note=_spent(session, kernel))
     return Page(_picture(shown) + page.html, page.text)
@@ -63,48 +50,30 @@ def _row(turn: Turn) -> list[str]:
     went = used.input_tokens
     broken = broken_by(turn)
     cut = "" if broken else _cut(turn)
-    summary = f"with a summary, beside it {_cost(new.usage.cost)}" if (new := turn.new_summary) and new.requests else ""
+    summary = f"with a summary, beside it {price(new.usage.cost)}" if (new := turn.new_summary) and new.requests else ""
     notes = [ending(turn), summary, f"mostly not from the cache: {broken}" if broken else "", cut]
     clock = time.strftime("%H:%M", time.localtime(turn.started))
     return [
         f"#{turn.number}",
         one_line(turn.model, 20),
         f"{went:,}" if went is not None else f"~{sent.tokens:,}" if sent else "unknown",
-        _share(used.cached_tokens, went),
+        share(used.cached_tokens, went),
         _written(turn),
-        _cost(used.cost),
+        price(used.cost),
         f"{clock}, {turn.seconds:.1f} s",
         " · ".join(filter(None, notes)),
     ]
 
 
 def _written(turn: Turn) -> str:
-    if turn.usage.output_tokens is not None:
-        return f"{turn.usage.output_tokens:,}"
-    if turn.size is None or turn.sent is None:
-        return "unknown"
-    return f"~{max(turn.size - (turn.usage.input_tokens or turn.sent.tokens), 0):,}"
+    out = written(turn)
+    return "unknown" if out is None else f"{'~' * (turn.usage.output_tokens is None)}{out:,}"
 
 
 def _cut(turn: Turn) -> str:
     before = turn.parent and turn.parent.sent
     cut = turn.sent and turn.sent.start > (before.start if before else 0) and is_budget(turn.sent.policy)
     return f"history cut, begins with #{turn.sent.start}" if cut and turn.sent else ""
-
-
-def _share(part: int | None, whole: int | None) -> str:
-    return "unknown" if part is None or not whole else f"{part / whole:.0%}"
-
-
-def _cost(cost: float | None) -> str:
-    if cost is None:
-        return "unknown"
-    # One below the other they need the same number of digits.
-    return f"${cost:.4f}" if 1e-4 <= cost < 1 else dollars(cost) if cost else "free"
-
-
-def _sum(count: int | None, least: int | None) -> str:
-    return f"{count:,}" if count is not None else f"≥ {least:,}" if least else "unknown"
 
 
 def _spent(session: Session, kernel: Spent) -> str:
@@ -138,8 +107,8 @@ def _parts(turn: Turn) -> dict[str, int]:
     return {"cached": cached, "fresh": max((used.input_tokens or 0) - cached, 0), "out": used.output_tokens or 0}
 
 
-def _piece(name: str, share: float) -> str:
-    return f'<div style="height:{share * _HEIGHT:.1f}px;background:{_COLOURS[name]}"></div>' if share else ""
+def _piece(name: str, part: float) -> str:
+    return f'<div style="height:{part * _HEIGHT:.1f}px;background:{_COLOURS[name]}"></div>' if part else ""
 
 
 def _hover(turn: Turn, parts: dict[str, int]) -> str:

@@ -154,14 +154,16 @@ class Preview:
         )
         before = "" if self.history.prompt else " before the next prompt"
         said = f"~{self.context.tokens:,} tokens{before}, for {model} at {endpoint}"
-        line = " · ".join(filter(None, [said, full, self._price(), cut]))
+        line = " · ".join(filter(None, [said, full, self.price, cut]))
         gone = len(self.context.left_out)
         why = f"{gone:,} turn{'' if gone == 1 else 's'} not sent: {self.context.why}" if gone else ""
         if self.context.cut and summarizes(self.policy):
             why += f"; {spans(self.context.cut, self.context.turns)} will be summarized when the prompt is sent"
         return "\n".join(filter(None, [self._also(), why, line]))
 
-    def _price(self) -> str:
+    @property
+    def price(self) -> str:
+        """What the next request costs without its prompt and reply; nothing where that is unknown, or free."""
         fresh, kept = self._cost(0), self._cost(self.context.base or 0)
         if not fresh or kept is None:
             return ""

@@ -1,200 +1,464 @@
-"""The panel: a session switcher and what the current session has used."""
+"""The panel: a widget that shows the sessions, acts on them, and asks in them."""
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections.abc import Callable, Container
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
+from anywidget import AnyWidget
 from IPython.display import publish_display_data
-from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
+from traitlets import Dict
 
+from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
-from chatmagic.conversation.settings import Settings
-from chatmagic.display.usage import Sums, status, turns
-from chatmagic.errors import ChatMagicError
+from chatmagic.conversation.settings import checked
+from chatmagic.display.overview import Overview, Previewer, changes
+from chatmagic.display.page import Look, turn_page
+from chatmagic.display.render import NotebookView
+from chatmagic.display.usage import turns
+from chatmagic.errors import ChatMagicError, SessionError
+from chatmagic.events import Busy, Delta, Event, Reasoning, Renderer, Sending, Waiting
+from chatmagic.line import edited
+from chatmagic.plain import one_line, plain
 
-__all__ = ["Panel"]
+__all__ = ["Panel", "Told"]
 
 _TEXT = "chatmagic panel (run this cell to see it)"
+_PAUSE = 0.1  # seconds between two messages
+_HERE = Path(__file__).parent
 
-# Sent once, so that what is sent at every turn is short.
-_STYLE = """<style>
-.chatmagic-panel { max-width: 46em; padding: 4px 2px; container-type: inline-size; }
-.chatmagic-panel .widget-inline-hbox .widget-label { width: auto; margin-right: 8px; }
-.chatmagic-panel .widget-text .widget-label { position: absolute; width: 1px; clip-path: inset(50%); }
-.chatmagic-panel .widget-html, .chatmagic-panel .widget-html-content { width: auto; height: auto; line-height: 1.5; }
-.chatmagic-panel .widget-html-content { color: var(--jp-ui-font-color1, inherit); overflow-wrap: anywhere; }
-.chatmagic-panel table { border-collapse: collapse; margin: 2px 0; font-variant-numeric: tabular-nums; }
-.chatmagic-panel :is(th, td) { padding: 1px 0 1px 24px; text-align: right; font-weight: normal; white-space: nowrap; }
-.chatmagic-panel :is(th, td):first-child { padding-left: 0; text-align: left; }
-.chatmagic-panel :is(th, small) { color: var(--jp-ui-font-color2, #757575); font-size: inherit; }
-.chatmagic-panel b { color: var(--jp-brand-color1, #1976d2); font-weight: normal; }
-@container (max-width: 26em) { .chatmagic-panel :is(th, td) { padding-left: 12px; } }
-</style>"""
+
+class Edge(Previewer, Protocol):
+    """Who runs turns."""
+
+    @property
+    def look(self) -> Look:
+        """How replies are shown."""
+
+    def ask(self, session: Session, prompt: str, **how: Any) -> Turn:
+        """Ask *prompt*; *how* may hold the ``view`` that shows it, what may ``stop`` it, what takes it ``back``."""
+
+    def retry(self, session: Session, **how: Any) -> Turn:
+        """Ask the newest prompt once more."""
+
+
+@dataclass(eq=False)
+class _Shown:
+    """What is shown of one turn, in *parts* of HTML: it was opened, or it streams and somebody may *stop* it."""
+
+    prompt: str
+    turn: Turn | None = None
+    aside: bool = False
+    parts: dict[str, str] = field(default_factory=dict)
+    stop: threading.Event | None = None
+
+
+class _Widget(AnyWidget):
+    """What the front end knows; *describe* is called whenever one asks for all of it."""
+
+    _esm = (_HERE / "panel.js").read_text(encoding="utf-8")
+    _css = (_HERE / "panel.css").read_text(encoding="utf-8")
+    state = Dict().tag(sync=True, to_json=lambda _, widget: widget.describe())
+
+    def __init__(self, describe: Callable[[], dict[str, Any]], name: str) -> None:
+        self.describe = describe
+        super().__init__(model_id=name)
 
 
 class Panel:
-    """Widgets that follow *sessions* and act on them; *defaults* gives the settings that lie below those of all.
+    """A widget that follows *sessions* and acts on them, and has *edge* ask in them.
 
-    Calls may come from any thread. A panel that was closed opens again when it is shown. ``widget`` is all of it.
+    Calls may come from any thread. Only what has changed is sent, and nothing while no view is on any page.
     """
 
-    def __init__(self, sessions: Sessions, defaults: Callable[[], Settings]) -> None:
-        self._sessions = sessions
-        self._defaults = defaults
-        self._sums = Sums()
-        self._lock = threading.RLock()
-        self._acting = False  # what changes meanwhile is our own doing
+    def __init__(self, sessions: Sessions, edge: Edge) -> None:
+        self._sessions, self._edge = sessions, edge
+        self._overview = Overview(sessions, edge)
+        self._lock = threading.RLock()  # of what is below
+        self._timer: threading.Timer | None = None
+        self._sent: dict[str, Any] = {}
+        self._when = 0.0
+        self._changes = 0
+        self._seen: tuple[int, dict[str, Any]] = (-1, {})  # the overview, and after how many changes
         self._note = ""
         self._noted: object = None  # where the sessions stood when the note was true
-        self._entered = 0.0
-        self._build()
-
-    def _build(self) -> None:
-        fits = Layout(width="auto")
-        self._choice = Dropdown(
-            description="Session", tooltip="The current session", layout=Layout(width="auto", flex="1 1 250px")
-        )
-        self._name = Text(
-            description="Name of a new session",  # for screen readers
-            placeholder="new session",
-            tooltip="Name of a new session",
-            continuous_update=False,
-            layout=Layout(width="auto", flex="1 1 130px", min_width="110px"),
-        )
-        self._new = Button(description="New", tooltip="Start a session with this name", layout=fits)
-        self._clear = Button(description="Clear", tooltip="Set the turns of the current session aside", layout=fits)
-        self._undo = Button(description="Undo", tooltip="Take back the last act", layout=fits)
-        self._redo = Button(description="Redo", tooltip="Repeat what was undone last", layout=fits)
-        self._status = HTML()
-        rows = [
-            HBox([self._choice], layout=Layout(flex="1 1 250px")),
-            HBox([self._name, self._new], layout=Layout(flex="1 1 200px")),
-            HBox([self._clear, self._undo, self._redo]),
-        ]
-        head = HBox(rows, layout=Layout(flex_flow="row wrap"))
-        style = HTML(_STYLE, layout=Layout(display="none"))
-        self.widget = VBox([style, head, self._status])
-        self.widget.add_class("chatmagic-panel")
-        self._paint()
-        self._choice.observe(self._chosen, "value")
-        self._name.observe(self._named, "value")
-        self._name.on_msg(self._submitted)
-        self._new.on_click(lambda _: self._act(self._start))
-        self._clear.on_click(lambda _: self._act(self._empty))
-        self._undo.on_click(lambda _: self._act(self._take_back))
-        self._redo.on_click(lambda _: self._act(self._repeat))
-        self._sessions.watchers.append(self._follow)
+        self._viewers: set[str] = set()
+        self._is_shown = False
+        self._is_loaded = True
+        self._shown: WeakKeyDictionary[Session, _Shown] = WeakKeyDictionary()
+        self._doing: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
+        self._acts: dict[str, Callable[..., str | dict[str, Any] | None]] = {
+            "cell": self._cell,
+            "clear": self._clear,
+            "close": self._close,
+            "delete": self._delete,
+            "fork": self._fork,
+            "new": self._new,
+            "open": self._open,
+            "pin": self._pin,
+            "redo": self._redo,
+            "rename": self._rename,
+            "retry": self._retry,
+            "set": self._set,
+            "shown": self._views,
+            "stop": self._stop,
+            "undo": self._undo,
+            "use": self._use,
+        }
+        self._id = secrets.token_hex(16)
+        self.widget = _Widget(self._describe, self._id)
+        self.widget.on_msg(self._hear)
+        self.follow()
 
     def show(self) -> None:
         """Display the panel; shown twice, it is the same panel in two places."""
+        self._is_shown = True
+        self._follow()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        publish_display_data({"text/plain": _TEXT, "application/vnd.jupyter.widget-view+json": view})  # type: ignore[no-untyped-call]  # IPython's
+
+    def follow(self) -> None:
+        """Follow the sessions, and act on them."""
+        if self._follow not in self._sessions.watchers:
+            self._sessions.watchers.append(self._follow)
+        self._is_loaded = True
+        self._follow()
+
+    def rest(self) -> None:
+        """Follow no longer, and say so on every page."""
+        if self._follow in self._sessions.watchers:
+            self._sessions.watchers.remove(self._follow)
+        self._is_loaded = False
+        self._follow()
+
+    def told(self, session: Session, renderer: Renderer) -> Renderer:
+        """Return a renderer that does what *renderer* does; the panel hears what goes on in *session* meanwhile."""
+        return Told(renderer, partial(self._tell, session))
+
+    def _tell(self, session: Session, what: str) -> None:
+        if what:
+            self._doing[session] = one_line(what, 120)
+        else:
+            self._doing.pop(session, None)
+        self._soon()
+
+    def _follow(self) -> None:
+        """Something has changed."""
         with self._lock:
-            if self.widget.comm is None:
-                self._build()
-            self._follow()
-            view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-            publish_display_data({"text/plain": _TEXT, "application/vnd.jupyter.widget-view+json": view})  # type: ignore[no-untyped-call]  # IPython's
+            self._changes += 1
+        self._soon()
 
-    def close(self) -> None:
-        """Take the panel off every page, and follow no longer."""
+    def _soon(self) -> None:
+        """Send what has changed, now or when the last message is long enough ago."""
         with self._lock:
-            if self._follow in self._sessions.watchers:
-                self._sessions.watchers.remove(self._follow)
-            _close(self.widget)
-
-    def _follow(self, note: str | None = None) -> None:
-        with self._lock:
-            if not self._acting:
-                self._acting = True
-                try:
-                    self._paint(note)
-                finally:
-                    self._acting = False
-
-    def _paint(self, note: str | None = None) -> None:
-        """Bring the widgets up to date; only what has changed is sent."""
-        sessions, name = self._sessions, self._sessions.current
-        known = {session.name: session for session in sessions}
-        current = known.get(name)
-        total = self._sums.upto(current.last if current else None)
-        stand = (list(known), name, current and current.state)
-        if note is not None or stand != self._noted:
-            self._note, self._noted = note or "", stand
-        options = [(f"{each} · {turns(self._sums.upto(session.last).turns)}", each) for each, session in known.items()]
-        if current is None:
-            options.append((f"{name} · not started", name))
-        with self._choice.hold_sync():
-            self._choice.options = tuple(options)
-            self._choice.value = name
-        asked = [session.name for session, count in list(sessions.busy.items()) if count > 0]
-        # A click waits until the running cell ends, and would then meet another session than the one it was aimed at.
-        self._clear.disabled = bool(asked) or not (current and (current.last or current.state.line))
-        self._undo.disabled = bool(asked) or not sessions.can_undo
-        self._redo.disabled = bool(asked) or not sessions.can_redo
-        model = (current.settings if current else Settings()).over(self._defaults()).model
-        self._status.value = status(model, asked, total, _hint(known, name), self._note)
-
-    def _chosen(self, change: Any) -> None:
-        self._act(lambda: self._switch(change["new"]))
-
-    def _submitted(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        if content.get("event") == "submit":
-            self._entered = time.monotonic()
-
-    def _named(self, _: Any) -> None:
-        # The browser reports Enter first and the text next; the text comes alone when somebody leaves the field.
-        if time.monotonic() - self._entered < 1.0:
-            self._act(self._start)
-
-    def _act(self, act: Callable[[], str]) -> None:
-        """Do what was clicked, and say in one line what came of it."""
-        with self._lock:
-            if self._acting:
+            if self._timer is not None or not self._is_shown:
                 return
-            self._acting = True
-            try:
-                note = act()
-            except ChatMagicError as exc:
-                note = str(exc)
-            finally:
-                self._acting = False
-            self._follow(note)
+            wait = self._when + _PAUSE - time.monotonic()
+            if wait > 0:
+                self._timer = threading.Timer(wait, self._send)
+                self._timer.daemon = True
+                self._timer.start()
+                return
+        self._send()
 
-    def _switch(self, name: str) -> str:
-        return f"The current session is {self._sessions.use(name).name!r}."
+    def _send(self) -> None:
+        with self._lock:
+            self._timer, self._when = None, time.monotonic()
+            if not self._is_shown:
+                return
+            before, after = self._sent, self._state()
+            if patch := changes(before, after):
+                self._sent = after
+                self.widget.send(patch)
 
-    def _start(self) -> str:
-        if not self._name.value.strip():
-            return "Type a name for the new session first."
-        session = self._sessions.new(self._name.value.strip())
-        self._name.value = ""
-        return f"The current session is {session.name!r}, new and empty."
+    def _describe(self) -> dict[str, Any]:
+        with self._lock:
+            return self._state()
 
-    def _empty(self) -> str:
-        with self._sessions.idle(self._sessions.current) as session:
+    def _state(self) -> dict[str, Any]:
+        if self._seen[0] != self._changes:
+            self._seen = self._changes, self._overview()
+        session = self._sessions.find(self._sessions.current)
+        stand = [each.name for each in self._sessions], session, session.state
+        if self._noted not in (None, stand):
+            self._note = ""
+        self._noted = stand
+        busy = {each.name: self._doing.get(each, "") for each, count in list(self._sessions.busy.items()) if count > 0}
+        shown = self._shown.get(session)
+        if shown and shown.turn and shown.aside != (shown.turn not in session):
+            shown = self._shown[session] = self._opened(session, shown.turn)
+        page: dict[str, Any] | None = None
+        if shown is not None:
+            number = shown.turn.number if shown.turn else None
+            page = {"prompt": plain(shown.prompt), "turn": number, "streams": shown.stop is not None}
+        return {
+            **self._seen[1],
+            "id": self._id,
+            "asked": busy,
+            "page": page,
+            "parts": dict(shown.parts) if shown else {},
+            "note": self._note,
+            "loaded": self._is_loaded,
+        }
+
+    def _hear(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        """Do what was clicked, and say in one line what came of it."""
+        act = dict(content)
+        number, name = act.pop("id", None), act.pop("do", "")
+        if not self._is_loaded:
+            self.widget.send({"done": number})
+            return
+        answer: dict[str, Any] = {"done": number}
+        try:
+            said = self._asked(number, **act) if name == "ask" else self._acts[name](**act)
+            if isinstance(said, dict):
+                answer |= said
+                said = answer.pop("note", None)
+        except ChatMagicError as exc:
+            said = str(exc)
+            answer["refused"] = True
+        except Exception as exc:
+            self.widget.send({**answer, "refused": True})
+            self._say(_bug(exc))
+            raise
+        self.widget.send(answer)
+        if said is not None:
+            self._say(said)
+
+    def _say(self, note: str) -> None:
+        with self._lock:
+            self._note, self._noted = one_line(note), None
+        self._follow()
+
+    def _views(self, by: str, value: bool) -> None:
+        """There is a first view on the page of a front end, or none any more."""
+        with self._lock:
+            (self._viewers.add if value else self._viewers.discard)(by)
+            if value:
+                self._sent = {}  # whoever begins to look may have missed what was sent
+            self._is_shown = bool(self._viewers)
+        self._soon()
+
+    def _use(self, of: str) -> str:
+        return f"The current session is {self._sessions.use(of).name!r}: the next %%chat goes there."
+
+    def _new(self, name: str) -> str:
+        session = self._sessions.new(name.strip())
+        return f"The current session is {session.name!r}, new and empty. Delete takes it back."
+
+    def _fork(self, of: str, name: str) -> str:
+        session = self._sessions.fork(name.strip(), origin=of)
+        shared = f"it shares {turns(len(session.turns))} with {of!r}"
+        return f"The current session is {session.name!r}; {shared}. Undo takes it back."
+
+    def _rename(self, of: str, name: str) -> str:
+        session = self._sessions.rename(of, name.strip())
+        return f"{of!r} is {session.name!r} now. {self._back(session)} takes it back."
+
+    def _clear(self, of: str) -> str:
+        with self._sessions.idle(of) as session:
             asked = ", and what its cells had set" if session.state.line else ""
-            return f"{session.name!r} is empty now: {turns(session.clear())} set aside{asked}. Undo brings it back."
+            gone = f"{turns(session.clear())} set aside{asked}"
+        return f"{session.name!r} is empty now: {gone}. {self._back(session)} brings it back."
 
-    def _take_back(self) -> str:
-        return f"Undone: {', '.join(self._sessions.undo())}. Redo repeats it."
+    def _delete(self, of: str) -> str:
+        session = self._sessions[of]
+        if of == self._sessions.current:
+            others = [each for each in self._sessions if each is not session]
+            if not others:
+                raise SessionError(f"{of!r} is the only session: Clear empties it, New starts another one")
+            with self._sessions.idle(of):
+                self._sessions.use(max(others, key=_last_asked).name)
+        self._sessions.delete(of)
+        gone = f"{of!r} is deleted ({turns(len(session.turns))})"
+        return f"{gone}; the current session is {self._sessions.current!r}. Undo brings it back."
 
-    def _repeat(self) -> str:
-        return f"Redone: {', '.join(self._sessions.redo())}. Undo takes it back."
+    def _undo(self, of: str, what: str) -> str:
+        self._expect(of, what, self._sessions.undoable, "undone")
+        return f"Undone: {', '.join(self._sessions.undo(1, of))}. Redo repeats it."
+
+    def _redo(self, of: str, what: str) -> str:
+        self._expect(of, what, self._sessions.redoable, "redone")
+        return f"Redone: {', '.join(self._sessions.redo(1, of))}. Undo takes it back."
+
+    def _expect(self, of: str, what: str, is_now: str | None, done: str) -> None:
+        """Refuse an act that was clicked while a cell ran, and would do something else now than it said."""
+        if of != self._sessions.current or what != is_now:
+            raise SessionError(f"nothing was {done}: something else has been done since you clicked")
+
+    def _set(self, of: str, **values: str) -> str:
+        session = self._sessions.find(of)
+        changed = checked(values)
+        with self._sessions.idle(of) if of in self._sessions else nullcontext():
+            if not session.set(changed):
+                return f"{of!r} has it so already; nothing has changed."
+        told = [
+            f"{key} is {one_line(values[key], 60)!r}" if values[key] else f"{key} is unset" for key in sorted(values)
+        ]
+        return f"{of!r}: {', '.join(told)} from the next turn on. {self._back(session)} takes it back."
+
+    def _pin(self, of: str, n: int, value: bool) -> str:
+        with self._sessions.idle(of) as session:
+            n = session.standing_for(n).number or n
+            if not (session.pin if value else session.unpin)(n):
+                return f"Turn #{n} is {'' if value else 'not '}pinned already; nothing has changed."
+        now = "is sent even when not everything can be" if value else "is not pinned any more"
+        return f"Turn #{n} {now}. {self._back(session)} takes it back."
+
+    def _back(self, session: Session) -> str:
+        """Say how an act in *session* is taken back."""
+        return "Undo" if session.name == self._sessions.current else f"Undo in {session.name!r}"
+
+    def _open(self, of: str, n: int) -> None:
+        """Show the whole turn #*n*."""
+        session = self._sessions[of]
+        self._refuse_if_asked(session)
+        self._shown[session] = self._opened(session, session.tree[n])
+        self._follow()
+
+    def _opened(self, session: Session, turn: Turn) -> _Shown:
+        page = turn_page(session.name, turn, aside=turn not in session, look=self._look)
+        return _Shown(turn.prompt, turn, turn not in session, {"0": page.html})
+
+    def _close(self, of: str, n: int | None = None) -> None:  # noqa: ARG002 - the turn that is closed
+        """Show no turn any more."""
+        session = self._sessions.find(of)
+        if (shown := self._shown.get(session)) is not None and shown.stop is None:
+            del self._shown[session]
+            self._follow()
+
+    def _cell(self, of: str, n: int) -> dict[str, Any]:
+        """Give the front end a cell that asks the prompt of turn #*n* in its place."""
+        session = self._sessions[of]
+        turn = session.tree[n]
+        cell, missing = edited(session.name, turn, session.asked_in(turn))
+        session.edited = turn
+        return {"cell": cell, "note": f"Nothing changes until the cell with the prompt of turn #{n} runs.{missing}"}
+
+    @property
+    def _look(self) -> Look:
+        return replace(self._edge.look, mime=("text/html",))
+
+    def _asked(self, number: object, of: str, text: str) -> dict[str, Any]:
+        """Ask; if nothing comes of it, say that this click was *number*, and the front end has its text back."""
+        failed = partial(self.widget.send, {"done": number, "refused": True})
+        self._start(self._sessions.find(of), text, partial(self._edge.ask, prompt=text), failed)
+        return {"later": True}
+
+    def _retry(self, of: str) -> None:
+        session = self._sessions[of]
+        self._start(session, session.last.prompt if session.last else "", self._edge.retry)
+
+    def _start(
+        self,
+        session: Session,
+        prompt: str,
+        ask: Callable[..., Turn],
+        failed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Have it asked in a thread: the kernel stays free, and can stop it."""
+        with self._lock:
+            if self._sessions.busy[session]:
+                raise SessionError(f"{session.name!r} is being asked just now. Wait for the reply, or stop it")
+            self._refuse_if_asked(session)
+            shown = self._shown[session] = _Shown(prompt, stop=threading.Event())
+        self._say("")
+        threading.Thread(target=self._answer, args=(session, shown, ask, failed), daemon=True).start()
+
+    def _refuse_if_asked(self, session: Session) -> None:
+        if (shown := self._shown.get(session)) is not None and shown.stop is not None:
+            raise SessionError(f"{session.name!r} is answering here just now. Wait for the reply, or stop it")
+
+    def _answer(self, session: Session, shown: _Shown, ask: Callable[..., Turn], failed: Callable[[], object]) -> None:
+        def stored(_: str, __: str, turn: Turn, ___: Sequence[str]) -> None:
+            shown.turn = turn
+
+        view = NotebookView(partial(self._paint, shown), stored, self._look)
+        said = ""
+        try:
+            turn = ask(session, view=view, stop=shown.stop, back="Undo")
+            said = f"{session.name!r} has answered: turn #{turn.number}."
+        except ChatMagicError as exc:
+            said = str(exc)
+        except Exception as exc:
+            said = _bug(exc)
+            raise
+        finally:
+            shown.stop = None
+            if shown.turn is None:
+                failed()
+                if not any(shown.parts.values()):
+                    self._shown.pop(session, None)
+            self._say(said)
+
+    def _paint(self, shown: _Shown, data: dict[str, str], _: Any, *, transient: dict[str, str], **__: Any) -> None:
+        """Take what a cell would show."""
+        with self._lock:
+            shown.parts[transient["display_id"]] = data.get("text/html", "")
+        self._soon()
+
+    def _stop(self, of: str) -> str | None:
+        shown = self._shown.get(self._sessions.find(of))
+        if shown is None or shown.stop is None:
+            raise SessionError(f"{of!r} is not asked from here: stop the cell or the program that asks")
+        shown.stop.set()
+        return None
 
 
-def _hint(known: Container[str], name: str) -> str:
-    """Say how to go on where there is nothing to count yet."""
-    if not known:
-        return "No conversation yet: %%chat NAME on the first line of a cell starts one."
-    how = "continues it" if name in known else "starts it"
-    return f"No turn yet: %%chat on the first line of a cell {how}."
+class Told:
+    """Does what *renderer* does, and calls *tell* with a few words whenever something else goes on."""
+
+    def __init__(self, renderer: Renderer, tell: Callable[[str], None]) -> None:
+        self._renderer, self._tell = renderer, tell
+        self._last = ""
+
+    def start(self, session: str, model: str) -> None:
+        """The request is about to be sent."""
+        self._renderer.start(session, model)
+
+    def show(self, event: Event) -> None:
+        """Something came."""
+        self._renderer.show(event)
+        match event:
+            case Busy(what):
+                self._say(what)
+            case Sending():
+                self._say("is being asked")
+            case Reasoning():
+                self._say("is thinking")
+            case Waiting(reason, seconds):
+                self._say(f"waits: {reason}; again in {seconds} s")
+            case Delta():
+                self._say("is answering")
+
+    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
+        """The turn is over."""
+        self._say("")
+        self._renderer.finish(session, turn, notices)
+
+    def fail(self, notices: Sequence[str]) -> None:
+        """There is no turn."""
+        self._say("")
+        self._renderer.fail(notices)
+
+    def _say(self, what: str) -> None:
+        if what != self._last:
+            self._last = what
+            self._tell(what)
 
 
-def _close(widget: Any) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    for each in (getattr(widget, "style", None), widget.layout, widget):
-        if each is not None:
-            each.close()
+def _last_asked(session: Session) -> float:
+    return session.last.started if session.last else 0.0
+
+
+def _bug(exc: Exception) -> str:
+    return f"that failed, and it is a bug of chatmagic ({type(exc).__name__}: {exc})"

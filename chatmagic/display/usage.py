@@ -1,15 +1,13 @@
-"""What a session has used: sums over its turns, and the small table of the panel."""
+"""What a session has used: sums over its turns, and how they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from chatmagic.conversation.messages import Turn, Usage
-from chatmagic.plain import one_line
+from chatmagic.conversation.spending import dollars
 
-__all__ = ["Sum", "Sums", "status", "turns"]
+__all__ = ["Sum", "Sums", "price", "share", "total", "turns", "written"]
 
 _NOTHING = Usage(0, 0, 0, 0, 0, 0.0)
 
@@ -53,33 +51,39 @@ def turns(count: int) -> str:
     return f"{count:,} turn{'' if count == 1 else 's'}"
 
 
-def status(model: str | None, asked: Sequence[str], total: Sum, hint: str, note: str) -> str:
-    """Return the lower half of the panel as HTML, in which all text is escaped; the *hint* is for an empty session."""
-    busy = f" &nbsp;<b>● {_safe(', '.join(asked))} is being asked</b>" if asked else ""
-    lines = [f"<div><small>Model</small> {_safe(model or 'unknown')}{busy}</div>"]
-    if total.last:
-        head = "".join(f"<th scope=col>{each}</th>" for each in ("tokens", "in", "cached", "out"))
-        last, rest = Sum().plus(total.last), f"all {turns(total.turns)}"
-        lines.append(f"<table><tr>{head}</tr>{_row('last turn', last)}{_row(rest, total)}</table>")
-    else:
-        lines.append(f"<div><small>{_safe(hint)}</small></div>")
-    return "".join([*lines, f"<div role=status>{_safe(note)}</div>" if note else ""])
+def written(turn: Turn) -> int | None:
+    """Return how many tokens the reply has: as reported, else about; None is unknown."""
+    if turn.usage.output_tokens is not None or turn.size is None or turn.sent is None:
+        return turn.usage.output_tokens
+    return max(turn.size - (turn.usage.input_tokens or turn.sent.tokens), 0)
 
 
-def _row(name: str, total: Sum) -> str:
-    used, least = total.usage, total.least
-    share = "unknown"
-    if used.input_tokens and used.cached_tokens is not None:
-        share = f"{used.cached_tokens / used.input_tokens:.0%}"
-    cells = _count(used.input_tokens, least.input_tokens), share, _count(used.output_tokens, least.output_tokens)
-    return f"<tr><th scope=row>{name}</th>{''.join(f'<td>{each}</td>' for each in cells)}</tr>"
+def total(used: Sum) -> list[str]:
+    """Write a sum: tokens in, how much of them was cached, tokens out, cost; ``≥`` where a part is unknown."""
+    known, least = used.usage, used.least
+    cost = f"≥ {price(least.cost)}" if known.cost is None and least.cost else price(known.cost)
+    return [
+        _count(known.input_tokens, least.input_tokens),
+        share(known.cached_tokens, known.input_tokens),
+        _count(known.output_tokens, least.output_tokens),
+        cost,
+    ]
+
+
+def share(part: int | None, whole: int | None) -> str:
+    """Write which part of the *whole* it is."""
+    return "unknown" if part is None or not whole else f"{part / whole:.0%}"
+
+
+def price(cost: float | None) -> str:
+    """Write a cost (USD) so that several fit one below the other."""
+    if cost is None:
+        return "unknown"
+    # They need the same number of digits.
+    return f"${cost:.4f}" if 1e-4 <= cost < 1 else dollars(cost) if cost else "free"
 
 
 def _count(count: int | None, least: int | None) -> str:
     if count is not None:
         return f"{count:,}"
     return f"≥ {least:,}" if least else "unknown"
-
-
-def _safe(text: str) -> str:
-    return escape(one_line(text))
