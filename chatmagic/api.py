@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chatmagic.conversation.context import Context, ContextPolicy
 from chatmagic.conversation.memory import checked_fact
@@ -14,9 +14,12 @@ from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import NOTHING, Settings, checked
 from chatmagic.display.bill import bill
 from chatmagic.display.context import Preview
-from chatmagic.display.page import Look, Page, conversation
+from chatmagic.display.page import Look, Page, conversation, footer
 from chatmagic.display.tree import history
 from chatmagic.errors import LineError, SessionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Asker", "Chat", "Chats"]
 
@@ -33,6 +36,10 @@ class Asker(Protocol):
 
     def preview(self, session: Session, prompt: str = "") -> Preview:
         """Return what the next request holds."""
+
+    @property
+    def secrets(self) -> list[str]:
+        """The keys of all endpoints, which must reach no file."""
 
     @property
     def facts(self) -> list[str]:
@@ -304,6 +311,25 @@ class Chat:
             return conversation(session.name, session.settings.system, session.turns, look=self._asker.look)
         turn = session.tree[number]
         return conversation(session.name, None, [turn], aside=turn not in session, look=self._asker.look)
+
+    def to_markdown(self) -> str:
+        """Return the conversation as Markdown, which `%chat import` can read again; no key of an endpoint is in it."""
+        from chatmagic.exchange.own import without
+        from chatmagic.exchange.writing import text_of
+
+        return text_of(without([self._session], self._asker.secrets), ".md", footer)
+
+    def export(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the conversation to a file, which ends with ``.md``, ``.json``, ``.ipynb`` or ``.html``.
+
+        Raises:
+            RecordError: there is such a file already and *force* is false, or it cannot be written.
+        """
+        from pathlib import Path
+
+        from chatmagic.exchange.writing import save
+
+        save([self._session], Path(path), footer, force=force, secrets=self._asker.secrets)
 
     def __repr__(self) -> str:
         count = len(self.turns)

@@ -248,7 +248,7 @@ def _told_of_moves(name: str, ask: Ask, events: Iterator[Event]) -> Iterator[Eve
     before = ask.history.turns[-1].endpoint if ask.history.turns else None
     for event in events:
         yield event
-        if isinstance(event, Sending) and before not in (None, event.endpoint):
+        if isinstance(event, Sending) and before not in (None, "", event.endpoint):
             count, what = len(ask.context.turns), "turn"
             if ask.context.sent is None:  # somebody's function has made its own messages
                 count, what = len(ask.context.messages) - 1, "message"

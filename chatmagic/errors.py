@@ -10,6 +10,7 @@ ChatMagicError
 │   ├── UnreachableError        there was no server to ask
 │   └── ContextOverflowError    the conversation is longer than the model's context window
 ├── SpendingError           the turn could cost more than is allowed
+├── RecordError             what is stored, or in a file, is not what it should be
 ├── InterruptedTurnError    the user stopped the turn
 └── CutReplyError           the stream ended before the reply did
 """
@@ -26,6 +27,7 @@ __all__ = [
     "EndpointError",
     "InterruptedTurnError",
     "LineError",
+    "RecordError",
     "RequestError",
     "SessionError",
     "SettingError",
@@ -106,6 +108,10 @@ class ContextOverflowError(RequestError):
 
 class SpendingError(ChatMagicError):
     """The turn could cost more than is allowed; nothing was sent."""
+
+
+class RecordError(ChatMagicError):
+    """What is stored, or in a file, is not what it should be."""
 
 
 class InterruptedTurnError(ChatMagicError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import threading
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from chatmagic.display.page import Look
     from chatmagic.display.panel import Panel
     from chatmagic.events import Client, Renderer
+    from chatmagic.journal.writing import Journal
     from chatmagic.listening import Retry
     from chatmagic.parts import Configured, Provider
 
@@ -51,6 +53,7 @@ class Kernel:
         self.replaced: dict[str, Any] = {}
         self.panel: Panel | None = None
         self.marks: Marks | None = None
+        self.journal: Journal | None = None
         self.uncomplete: Callable[[], None] = lambda: None
         self.policies: dict[str, Callable[..., Any]] = {}
         """Functions that choose what is sent, which came from Python."""
@@ -191,6 +194,7 @@ class Kernel:
         _check_readable(session, read)
         with _alone(session, renderer), self.sessions.asking(session):
             planned = {"beside": self._beside(read), **plan(cell)}
+            renderer = self._taken(session, renderer, planned, cell, how)
             back = back or ("%chat undo" if typed else f"chatmagic.session({session.name!r}).undo()")
             asked_for = not display and planned["start"] is not None
             turn = run_turn(
@@ -223,6 +227,53 @@ class Kernel:
         from chatmagic.stopping import Stoppable, pause_until
 
         return Stoppable(client, stop), replace(retry, sleep=pause_until(stop))
+
+    def _taken(
+        self, session: Session, renderer: Renderer, planned: dict[str, Any], cell: Cell, how: dict[str, Any]
+    ) -> Renderer:
+        """Have the journal take down what comes, and let the turn say what is wrong with the journal."""
+        journal = self.journaled
+        if journal is None:
+            return renderer
+        if journal.trouble:
+            how["notices"], journal.trouble = [*how.get("notices", ()), journal.trouble], ""
+        if session.temporary or how.get("once"):
+            return renderer
+        begin = planned["start"] or session.begin(cell)
+        line = how.get("options", NOTHING).over(begin.line)
+        return journal.taking(renderer, session, planned["prompt"], replace(begin, line=line))
+
+    @property
+    def journaled(self) -> Journal | None:
+        """The journal, as it is configured now; it begins with the first turn."""
+        if self.magics is None:
+            return None
+        place = self.magics.journal
+        if self.journal is not None and self.journal.text != place:
+            self.unjournal()
+        if self.journal is not None:
+            self.journal.open()
+        if place and self.journal is None:
+            from chatmagic.journal import plainly_wrong
+            from chatmagic.journal.writing import Journal
+
+            self.journal = Journal(place, self.sessions, self.notebook, secrets=lambda: self.secrets)
+            if wrong := plainly_wrong(place):
+                self.journal.give_up(wrong)
+            atexit.register(self.journal.close)
+        return self.journal
+
+    def unjournal(self) -> None:
+        """Write what there is, and nothing from now on."""
+        if self.journal is not None:
+            atexit.unregister(self.journal.close)
+            self.journal.close()
+            self.journal = None
+
+    @property
+    def notebook(self) -> str:
+        """The file whose cells run here, as far as the front end says."""
+        return os.environ.get("JPY_SESSION_NAME") or str(self._names.get("__vsc_ipynb_file__") or "")
 
     @property
     def planner(self) -> Planner:
@@ -389,6 +440,13 @@ class Kernel:
         digest = watched(job, view, self.look)
         self._prepare(job.model)
         return digest
+
+    @property
+    def secrets(self) -> list[str]:
+        """The keys of all endpoints, which must reach no file."""
+        from chatmagic.provider.endpoints import keys
+
+        return keys(self.magics.endpoints if self.magics else {}, os.environ)
 
     @property
     def names(self) -> dict[str, Any]:

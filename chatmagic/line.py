@@ -84,7 +84,7 @@ class Form:
     words: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     more: str = ""
-    surplus: str = "{word!r} is one word too many"
+    surplus: str = "{word!r} is one word too many (a name with blanks stands in quotes)"
     raw: bool = False
 
     def read(self, line: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from traitlets import Dict, Enum, Float, Int, List, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Config
 
 from chatmagic.conversation.policy import read_policy
 from chatmagic.conversation.session import Session
 from chatmagic.errors import ChatMagicError, ChatMagicWarning, LineError
+from chatmagic.journal import without_password
 from chatmagic.kernel import DEFAULT_MODEL, Kernel
 from chatmagic.line import SETTINGS, Form, Option, settings, turn_number
 
@@ -120,11 +122,27 @@ class ChatMagic(Magics):
         help="How tokens are counted ahead: by tiktoken's vocabulary, fetched in the background if need be (never for "
         "servers on this machine), by the one on disk, or by an estimate only.",
     ).tag(config=True)
+    journal = Unicode(
+        help="Where every turn is written down: a path, or a URL (postgresql+psycopg://user@host/database); empty: "
+        "nowhere."
+    ).tag(config=True)
+    autoresume = Bool(
+        False, help="Bring back, when chatmagic is loaded, the sessions that the last kernel of this notebook had."
+    ).tag(config=True)
     timeout = Float(600.0, min=0.1, help="Seconds that a server may be silent.").tag(config=True)
     tries = Int(4, min=1, max=10, help="How often a request is sent at the most.").tag(config=True)
     longest_wait = Float(
         60.0, min=0.0, help="The longest wait (seconds) between two tries that a server may ask for."
     ).tag(config=True)
+
+    @default("journal")
+    def _beside_the_history(self) -> str:
+        profile = getattr(self.shell, "profile_dir", None)
+        return os.path.join(profile.location, "chatmagic.sqlite") if profile else ""
+
+    @validate("journal")
+    def _without_a_password(self, proposal: dict[str, Any]) -> str:
+        return _validated(without_password, proposal["value"])
 
     @validate("endpoints")
     def _usable(self, proposal: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -288,10 +306,24 @@ def load(shell: InteractiveShell) -> None:
     kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
     kernel.uncomplete = install(shell, _known)
+    if kernel.magics.autoresume and not len(kernel.sessions):
+        _resume(kernel.magics)
     if kernel.panel is not None:
         kernel.panel.follow()
     if kernel.marks is not None:
         kernel.marks.open()
+
+
+def _resume(magics: ChatMagic) -> None:
+    from chatmagic.commands import run
+    from chatmagic.commands.verb import Desk
+
+    try:
+        said = run("resume --all", Desk(kernel.sessions, kernel.defaults, kernel, magics.shell.set_next_input), CELL)
+        if len(kernel.sessions):
+            magics._show(said)
+    except ChatMagicError as exc:
+        warnings.warn(f"no session was brought back: {exc}", ChatMagicWarning, stacklevel=3)
 
 
 def _known() -> Known:
@@ -340,6 +372,8 @@ def unload(shell: InteractiveShell) -> None:
         configurables.remove(kernel.magics)
     kernel.uncomplete()
     kernel.magics = None
+    if kernel.journal is not None:
+        kernel.journal.close()
     if kernel.panel is not None:
         kernel.panel.rest()
     if kernel.marks is not None:

@@ -88,6 +88,10 @@ class Configured(Protocol):
         """How exactly tokens are counted: ``fetch``, ``disk`` or ``off``."""
 
     @property
+    def journal(self) -> str:
+        """Where every turn is written down: a path, the URL of a database, or nothing."""
+
+    @property
     def tries(self) -> int:
         """How often a request is sent at the most."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,14 @@ from tests.server import ChatServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+
+# A shell script that starts the tests in the background lets them, and all that they start, ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What notebooks and shells of the tests write down is gone with them.
+_home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+os.environ["IPYTHONDIR"] = _home.name
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +78,7 @@ def shell(kernel: magics.Kernel, tmp_path: Any) -> Iterator[InteractiveShell]:  
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
+    config.ChatMagic.journal = ""
     shell: Any = InteractiveShell(config=config, ipython_dir=str(tmp_path))  # type: ignore[no-untyped-call]  # IPython's
     instance: Any = InteractiveShell
     instance._instance = shell  # what get_ipython() in a cell finds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ class RealKernel:
     """An IPython kernel of this interpreter; *env* is added to its environment (None takes a variable away)."""
 
     def __init__(self, env: Mapping[str, str | None] | None = None) -> None:
-        merged = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
+        self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "IPYTHONDIR": self._home.name}
+        merged = {**os.environ, **own, **(env or {})}
         self._env = {name: value for name, value in merged.items() if value is not None}
         self._manager = KernelManager()
         command = [
@@ -76,6 +79,7 @@ class RealKernel:
     ) -> None:
         self._client.stop_channels()
         self._manager.shutdown_kernel(now=True)
+        self._home.cleanup()
 
     def run(
         self,

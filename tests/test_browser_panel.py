@@ -431,6 +431,7 @@ def test_bars(start: Start, page: Page) -> None:
 def test_a_turn_is_shown(start: Start) -> None:
     """A click shows the whole turn, with its mathematics typeset and its code coloured."""
     _, panel = start("%%chat tutor -m demo\nthe mathematics", "%%chat\nsome code", ran=2)
+    expect(last_turns(panel)).to_have_count(2)
     first, second = last_turns(panel).all()
     show = first.get_by_role("button", expanded=False)
     expect(show).to_have_accessible_name(re.compile("^#1 the mathematics The mean"))
@@ -894,7 +895,9 @@ def test_the_search_can_be_edited(start: Start, page: Page) -> None:
 def test_the_focus_stays_in_the_panel(start: Start, page: Page) -> None:
     """Who clears with the keyboard goes on in the panel."""
     _, panel = start(ADA, ran=1)
+    expect(button(panel, "Clear")).to_be_enabled()
     button(panel, "Clear").focus()
+    expect(button(panel, "Clear")).to_be_focused()
     page.keyboard.press("Enter")
     expect_current(panel, "tutor", 0)
     expect(panel.locator(":focus")).to_have_count(1)

@@ -134,7 +134,7 @@ def test_interrupt_in_a_terminal(terminal: Terminal) -> None:
     terminal.interrupt()
     output = terminal.wait_for(TYPING)
 
-    assert re.search(r"stop · demo · ~1 tokens in, ~\d\d out · interrupted\n", output)
+    assert re.search(r"stop · demo · ~\d+ tokens in, ~\d\d out · interrupted\n", output)
     assert "InterruptedTurnError" in output.splitlines()[-2]
     assert "word299" not in output
     assert "word9 " in terminal.run("%chat show stop")

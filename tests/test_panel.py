@@ -25,7 +25,8 @@ from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
 from chatmagic.conversation.settings import Settings
 from chatmagic.display.overview import MAPS, changes
-from chatmagic.display.panel import Panel, Told
+from chatmagic.display.panel import Panel
+from chatmagic.display.told import Told
 from chatmagic.errors import RequestError
 from chatmagic.events import (
     Busy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatmagic.commands import context, digest, history, memory, models, sessions, settings
+from chatmagic.commands import context, digest, exchange, history, journal, memory, models, sessions, settings
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
 from chatmagic.line import Form, columns, nearest
@@ -17,6 +17,8 @@ VERBS: dict[str, Verb] = {
     **settings.VERBS,
     **models.VERBS,
     **digest.VERBS,
+    **journal.VERBS,
+    **exchange.VERBS,
 }
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from chatmagic.commands.verb import Answer, Desk, Verb, count_of
+from chatmagic.commands.verb import Answer, Desk, Verb, ago, count_of
 from chatmagic.conversation.session import Session, parting
 from chatmagic.display.page import table
 from chatmagic.display.usage import Sums, total
@@ -17,7 +16,9 @@ __all__ = ["VERBS"]
 def _sessions(desk: Desk, _: dict[str, Any], *, ages: bool = False) -> Answer:
     if not len(desk.sessions):
         return "There is no session yet. Start one: %%chat NAME on the first line of a cell, the prompt below it."
-    rows = [_row(desk, session) + [_age(session)] * ages for session in desk.sessions]
+    rows = [
+        _row(desk, session) + [ago(session.last.started) if session.last else ""] * ages for session in desk.sessions
+    ]
     header = ["session", "turns", "model", "tokens in", "cached", "tokens out", "cost", *["asked"] * ages]
     note = "* is the current session, which %%chat without a name continues"
     return table(header, rows, numbers={1, 3, 4, 5, 6}, note=note)
@@ -28,19 +29,11 @@ def _panel(desk: Desk, values: dict[str, Any]) -> Answer:
 
 
 def _row(desk: Desk, session: Session) -> list[str]:
-    name = session.name + (" *" if session.name == desk.sessions.current else "")
+    marks = [" *"] * (session.name == desk.sessions.current) + [" (temporary)"] * session.temporary
+    name = "".join([session.name, *marks])
     model = session.settings.over(desk.defaults).model or "?"
     used = Sums().upto(session.last)
     return [name, str(used.turns), model, *(total(used) if used.turns else [""] * 4)]
-
-
-def _age(session: Session) -> str:
-    """Say when *session* was asked last."""
-    minutes = int(time.time() - session.last.started) // 60 if session.last else 0
-    for size, unit in ((24 * 60, "d"), (60, "h"), (1, "min")):
-        if minutes >= size:
-            return f"{minutes // size} {unit} ago"
-    return "just now" if session.last else ""
 
 
 def _use(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -68,8 +61,9 @@ def _go(desk: Desk, name: str, number: int) -> str:
 
 def _new(desk: Desk, values: dict[str, Any]) -> Answer:
     before = desk.sessions.current
-    session = desk.sessions.new(values["name"], settings(values))
-    return f"The current session is {session.name!r}, new and empty.{_to(desk, before)}"
+    session = desk.sessions.new(values["name"], settings(values), temporary=bool(values["temporary"]))
+    kept = " Nothing of it is written to the disk." if session.temporary else ""
+    return f"The current session is {session.name!r}, new and empty.{kept}{_to(desk, before)}"
 
 
 def _fork(desk: Desk, values: dict[str, Any]) -> Answer:
@@ -126,7 +120,7 @@ VERBS = {
             "%chat new",
             "Start an empty session with its own settings, and make it the current one.",
             ("NAME",),
-            SETTINGS,
+            (*SETTINGS, Option(("--temporary",), "write nothing of it to the disk")),
         ),
         _new,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +18,9 @@ from chatmagic.line import Form
 if TYPE_CHECKING:
     from chatmagic.digest import Job
     from chatmagic.display.digest import Digest
+    from chatmagic.journal.writing import Journal
 
-__all__ = ["Answer", "Desk", "Doer", "Verb", "count_of"]
+__all__ = ["Answer", "Desk", "Doer", "Verb", "ago", "count_of"]
 
 Answer = str | Page
 
@@ -40,6 +42,14 @@ class Doer(Protocol):
         """Show the panel; return False where there can be none."""
 
     @property
+    def journaled(self) -> Journal | None:
+        """Where every turn is written down."""
+
+    @property
+    def notebook(self) -> str:
+        """The file whose cells run here."""
+
+    @property
     def facts(self) -> list[str]:
         """What every session is told."""
 
@@ -54,6 +64,10 @@ class Doer(Protocol):
 
     def go_on(self, session: Session, **how: Any) -> Turn:
         """Let the model go on with a reply."""
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must reach no file: the keys of all endpoints."""
 
     @property
     def names(self) -> dict[str, Any]:
@@ -94,3 +108,12 @@ class Verb:
 def count_of(number: int, thing: str) -> str:
     """Return ``1 turn``, ``2 turns``."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def ago(when: float) -> str:
+    """Say how long ago *when* (seconds since the epoch) was."""
+    minutes = int(time.time() - when) // 60
+    for size, unit in ((24 * 60, "d"), (60, "h"), (1, "min")):
+        if minutes >= size:
+            return f"{minutes // size} {unit} ago"
+    return "just now"

@@ -63,6 +63,15 @@ class Tree:
         self._words: Callable[[str, Sequence[Turn]], Sequence[Turn]] | None = None
         self._growing = threading.Lock()  # forks share a tree
 
+    @classmethod
+    def of(cls, turns: Sequence[Turn], key: str = "") -> Tree:
+        """Return a tree of *turns* that are numbered from 1 in this order."""
+        tree = cls()
+        tree.key = key or tree.key
+        for turn in turns:
+            tree._keep(turn)
+        return tree
+
     def words(self, prompt: str, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Return those of *turns* that share words with *prompt*, the best one first.
 
@@ -79,11 +88,14 @@ class Tree:
         """Store *turn* under the next number."""
         with self._growing:
             numbered = replace(turn, number=len(self.turns) + 1)
-            self.turns.append(numbered)
-            for cell in numbered.cells:
-                if cell.id is not None:
-                    self._by_cell[cell.id].append(numbered)
+            self._keep(numbered)
         return numbered
+
+    def _keep(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        for cell in turn.cells:
+            if cell.id is not None:
+                self._by_cell[cell.id].append(turn)
 
     def of_cell(self, cell_id: str) -> Sequence[Turn]:
         """Return every turn that belongs to the cell, in the order of their numbers."""
@@ -146,6 +158,8 @@ class Session:
         """Held while a prompt is answered: a session answers one at a time."""
         self.spent = Spent()
         """What its requests have cost, those of turns that were set aside and never stored among them."""
+        self.temporary = False
+        """Whether nothing of it may be written to a disk."""
         self.edited: Turn | None = None
         """The turn whose prompt was put into a cell to be asked differently."""
         self.tree = Tree()
@@ -295,6 +309,7 @@ class Session:
     def forked(self, name: str, turn: Turn | None) -> Session:
         """Return a session *name* that stands on *turn* and shares the tree."""
         session = Session(name)
+        session.temporary = self.temporary
         session.tree, session._line = self.tree, self.upto(turn)
         session.state = self.state if turn is self.state.head else self.state.at(turn)
         return session
@@ -400,6 +415,18 @@ class Session:
             self._stand(acts[-1].after)
         self.on_change()
         return acts
+
+    def snapshot(self) -> tuple[State, list[Act], int]:
+        """Return where it stands, its log of acts, and how many of them are in force: all of one moment."""
+        with self._moving:
+            return self.state, list(self._log), self._done
+
+    def restore(self, tree: Tree, state: State, log: Sequence[Act], done: int) -> None:
+        """Become what another session was: of *log*, *done* acts are in force."""
+        self.tree, self._line = tree, []
+        self._log, self._done = list(log), done
+        self.state = State()
+        self._stand(state)
 
     def forget_undone(self) -> None:
         """Let nothing be redone: something else has been done since."""

@@ -176,10 +176,11 @@ class Sessions:
         finally:
             session.lock.release()
 
-    def new(self, name: str, own: Settings = NOTHING) -> Session:
+    def new(self, name: str, own: Settings = NOTHING, *, temporary: bool = False) -> Session:
         """Start an empty session with its own settings, and make it the current one."""
         name = self._free(name)
         session = Session(name, own)
+        session.temporary = temporary
         self._rename(session, None, name)
         return self.use(name)
 
@@ -195,6 +196,15 @@ class Sessions:
         source, name = self[self.current if origin is None else origin], self._free(name)
         session = source.forked(name, source.last if at is None else source.turn(at))
         self._move(f"fork {name!r}", session, None, name, switch)
+        return session
+
+    def adopt(self, session: Session, what: str, *, switch: bool = True) -> Session:
+        """Take in a *session* that was made elsewhere; *what* names the act, which undo takes back.
+
+        Raises:
+            SessionError: its name is taken; nothing has changed.
+        """
+        self._move(f"{what} {self._free(session.name)!r}", session, None, session.name, switch)
         return session
 
     def rename(self, old: str, new: str) -> Session:
@@ -280,6 +290,11 @@ class Sessions:
             self._changed()
 
     @property
+    def deleted(self) -> list[Session]:
+        """The sessions that undo may bring back."""
+        return [move.session for move in self._moves if move.new is None]
+
+    @property
     def undoable(self) -> str | None:
         """The act of the current session that undo reverses next; None: there is nothing to undo."""
         step = self._to_undo()
@@ -339,7 +354,8 @@ class Sessions:
             origin = self._by_name.get(self.current)
             self._apply(Move(what, session, old, new, self.current, origin, switch, next_stamp()))
             self._moved_back.clear()
-            session.forget_undone()
+            if old is not None:  # one that comes from elsewhere brings along what it can redo
+                session.forget_undone()
 
     def _apply(self, move: Move) -> None:
         if move.new is None and move.old == self.current:

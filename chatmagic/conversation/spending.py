@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chatmagic.conversation.messages import Usage
 from chatmagic.errors import SpendingError
@@ -43,6 +44,20 @@ class Spent:
             self.cost += used.cost or 0.0
             self.unpriced += used.cost is None
             self.guessed = self.guessed or guessed
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_held")}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Spent:
+        """Return what `record` described; what is no number counts for nothing."""
+        spent = cls()
+        for name, value in vars(spent).items():
+            known = record.get(name)
+            if name not in ("_lock", "_held") and type(known) in (int, float, bool):
+                setattr(spent, name, type(value)(known))
+        return spent
 
     def hold(self, cost: float, most: float | None) -> bool:
         """Keep so much for a request that is under way; False: it could cost more than is left."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
 from chatmagic.conversation.messages import Turn
+from chatmagic.conversation.record import turn_record
 from chatmagic.conversation.spending import dollars
 from chatmagic.plain import one_line, plain
 from chatmagic.version import __version__
@@ -247,24 +248,6 @@ def _tail(text: str) -> str:
 
 
 def _record(session: str, turn: Turn) -> dict[str, Any]:
-    """Return what a saved notebook must hold to rebuild the session."""
-    return {
-        "version": __version__,
-        "session": session,
-        "turn": turn.number,
-        "parent": turn.parent.number if turn.parent else None,
-        "cells": [cell.id for cell in turn.cells],
-        "prompt": turn.prompt,
-        "reply": turn.reply,
-        "reasoning": turn.reasoning,
-        "model": turn.model,
-        "endpoint": turn.endpoint,
-        "settings": {"values": dict(turn.settings.values), "unset": sorted(turn.settings.unset)},
-        "usage": asdict(turn.usage),
-        "sent": asdict(turn.sent) if turn.sent else None,
-        "size": turn.size,
-        "status": turn.status,
-        "finish": turn.finish,
-        "started": turn.started,
-        "seconds": round(turn.seconds, 3),
-    }
+    """Return what a saved notebook must hold to rebuild the session; executions have other ids each time."""
+    cells = [cell.id for cell in turn.cells]
+    return {"version": __version__, "session": session, **turn_record(turn), "cells": cells}

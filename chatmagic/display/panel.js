@@ -406,7 +406,7 @@ class View {
     this.part("page", [state.page, state.current], () => this.opened());
     this.fill();
     this.send.disabled = this.dead || this.isAsked;
-    this.put.disabled = false;
+    this.send.title = this.isAsked ? `${state.current} is being asked just now` : "Ask in the current session (Shift+Enter)";
     this.prompt.setAttribute("aria-label", `Ask in ${state.current}`);
     this.prompt.placeholder = `Ask in ${state.current} … (Shift+Enter asks; drop a text file here)`;
     this.tick();
@@ -564,6 +564,7 @@ class View {
 
   running() {
     const { asked, current, page } = this.state;
+    if (this.dead) return [];
     return Object.entries(asked).map(([name, what]) => h("div", { "data-asked": name },
       h("span", { class: "cm-dot", "aria-hidden": "true" }, "●"), ` ${name} ${what || "is being asked"} `, h("small", {}),
       name === current && page?.streams ? this.button("Stop", "Stop the reply and keep what has come", "stop", { do: "stop" }) : ""));
@@ -632,7 +633,8 @@ class View {
   }
 
   go() {
-    if (this.send.disabled) return;
+    if (this.dead) return;
+    if (this.isAsked) return this.store.hint(`${this.state.current} is being asked just now. Ask when it has answered, or stop it.`);
     const text = this.prompt.value, fromFile = this.fromFile;
     if (!text.trim()) return this.store.hint("Type a prompt first.");
     const again = () => {

@@ -6,7 +6,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,16 @@ from traitlets import Dict
 from chatmagic.conversation.messages import Turn
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.sessions import Sessions
-from chatmagic.conversation.settings import checked
+from chatmagic.display.clicks import Clicks
 from chatmagic.display.overview import Overview, Previewer, changes
 from chatmagic.display.page import Look, turn_page
 from chatmagic.display.render import NotebookView
-from chatmagic.display.usage import turns
+from chatmagic.display.told import Told
 from chatmagic.errors import ChatMagicError, SessionError
-from chatmagic.events import Busy, Delta, Event, Reasoning, Renderer, Sending, Waiting
-from chatmagic.line import edited
+from chatmagic.events import Renderer
 from chatmagic.plain import one_line, plain
 
-__all__ = ["Panel", "Told"]
+__all__ = ["Panel"]
 
 _TEXT = "chatmagic panel (run this cell to see it)"
 _PAUSE = 0.1  # seconds between two messages
@@ -96,26 +94,28 @@ class Panel:
         self._is_loaded = True
         self._shown: WeakKeyDictionary[Session, _Shown] = WeakKeyDictionary()
         self._doing: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
+        clicks = Clicks(sessions)
         self._acts: dict[str, Callable[..., str | dict[str, Any] | None]] = {
-            "cell": self._cell,
-            "clear": self._clear,
+            "cell": clicks.cell,
+            "clear": clicks.clear,
             "close": self._close,
-            "delete": self._delete,
-            "fork": self._fork,
-            "new": self._new,
+            "delete": clicks.delete,
+            "fork": clicks.fork,
+            "new": clicks.new,
             "open": self._open,
-            "pin": self._pin,
-            "redo": self._redo,
-            "rename": self._rename,
+            "pin": clicks.pin,
+            "redo": clicks.redo,
+            "rename": clicks.rename,
             "retry": self._retry,
-            "set": self._set,
+            "set": clicks.set,
             "shown": self._views,
             "stop": self._stop,
-            "undo": self._undo,
-            "use": self._use,
+            "undo": clicks.undo,
+            "use": clicks.use,
         }
         self._id = secrets.token_hex(16)
         self.widget = _Widget(self._describe, self._id)
+        self._sent = self._state()
         self.widget.on_msg(self._hear)
         self.follow()
 
@@ -248,76 +248,6 @@ class Panel:
             self._is_shown = bool(self._viewers)
         self._soon()
 
-    def _use(self, of: str) -> str:
-        return f"The current session is {self._sessions.use(of).name!r}: the next %%chat goes there."
-
-    def _new(self, name: str) -> str:
-        session = self._sessions.new(name.strip())
-        return f"The current session is {session.name!r}, new and empty. Delete takes it back."
-
-    def _fork(self, of: str, name: str) -> str:
-        session = self._sessions.fork(name.strip(), origin=of)
-        shared = f"it shares {turns(len(session.turns))} with {of!r}"
-        return f"The current session is {session.name!r}; {shared}. Undo takes it back."
-
-    def _rename(self, of: str, name: str) -> str:
-        session = self._sessions.rename(of, name.strip())
-        return f"{of!r} is {session.name!r} now. {self._back(session)} takes it back."
-
-    def _clear(self, of: str) -> str:
-        with self._sessions.idle(of) as session:
-            asked = ", and what its cells had set" if session.state.line else ""
-            gone = f"{turns(session.clear())} set aside{asked}"
-        return f"{session.name!r} is empty now: {gone}. {self._back(session)} brings it back."
-
-    def _delete(self, of: str) -> str:
-        session = self._sessions[of]
-        if of == self._sessions.current:
-            others = [each for each in self._sessions if each is not session]
-            if not others:
-                raise SessionError(f"{of!r} is the only session: Clear empties it, New starts another one")
-            with self._sessions.idle(of):
-                self._sessions.use(max(others, key=_last_asked).name)
-        self._sessions.delete(of)
-        gone = f"{of!r} is deleted ({turns(len(session.turns))})"
-        return f"{gone}; the current session is {self._sessions.current!r}. Undo brings it back."
-
-    def _undo(self, of: str, what: str) -> str:
-        self._expect(of, what, self._sessions.undoable, "undone")
-        return f"Undone: {', '.join(self._sessions.undo(1, of))}. Redo repeats it."
-
-    def _redo(self, of: str, what: str) -> str:
-        self._expect(of, what, self._sessions.redoable, "redone")
-        return f"Redone: {', '.join(self._sessions.redo(1, of))}. Undo takes it back."
-
-    def _expect(self, of: str, what: str, is_now: str | None, done: str) -> None:
-        """Refuse an act that was clicked while a cell ran, and would do something else now than it said."""
-        if of != self._sessions.current or what != is_now:
-            raise SessionError(f"nothing was {done}: something else has been done since you clicked")
-
-    def _set(self, of: str, **values: str) -> str:
-        session = self._sessions.find(of)
-        changed = checked(values)
-        with self._sessions.idle(of) if of in self._sessions else nullcontext():
-            if not session.set(changed):
-                return f"{of!r} has it so already; nothing has changed."
-        told = [
-            f"{key} is {one_line(values[key], 60)!r}" if values[key] else f"{key} is unset" for key in sorted(values)
-        ]
-        return f"{of!r}: {', '.join(told)} from the next turn on. {self._back(session)} takes it back."
-
-    def _pin(self, of: str, n: int, value: bool) -> str:
-        with self._sessions.idle(of) as session:
-            n = session.standing_for(n).number or n
-            if not (session.pin if value else session.unpin)(n):
-                return f"Turn #{n} is {'' if value else 'not '}pinned already; nothing has changed."
-        now = "is sent even when not everything can be" if value else "is not pinned any more"
-        return f"Turn #{n} {now}. {self._back(session)} takes it back."
-
-    def _back(self, session: Session) -> str:
-        """Say how an act in *session* is taken back."""
-        return "Undo" if session.name == self._sessions.current else f"Undo in {session.name!r}"
-
     def _open(self, of: str, n: int) -> None:
         """Show the whole turn #*n*."""
         session = self._sessions[of]
@@ -335,14 +265,6 @@ class Panel:
         if (shown := self._shown.get(session)) is not None and shown.stop is None:
             del self._shown[session]
             self._follow()
-
-    def _cell(self, of: str, n: int) -> dict[str, Any]:
-        """Give the front end a cell that asks the prompt of turn #*n* in its place."""
-        session = self._sessions[of]
-        turn = session.tree[n]
-        cell, missing = edited(session.name, turn, session.asked_in(turn))
-        session.edited = turn
-        return {"cell": cell, "note": f"Nothing changes until the cell with the prompt of turn #{n} runs.{missing}"}
 
     @property
     def _look(self) -> Look:
@@ -412,52 +334,6 @@ class Panel:
             raise SessionError(f"{of!r} is not asked from here: stop the cell or the program that asks")
         shown.stop.set()
         return None
-
-
-class Told:
-    """Does what *renderer* does, and calls *tell* with a few words whenever something else goes on."""
-
-    def __init__(self, renderer: Renderer, tell: Callable[[str], None]) -> None:
-        self._renderer, self._tell = renderer, tell
-        self._last = ""
-
-    def start(self, session: str, model: str) -> None:
-        """The request is about to be sent."""
-        self._renderer.start(session, model)
-
-    def show(self, event: Event) -> None:
-        """Something came."""
-        self._renderer.show(event)
-        match event:
-            case Busy(what):
-                self._say(what)
-            case Sending():
-                self._say("is being asked")
-            case Reasoning():
-                self._say("is thinking")
-            case Waiting(reason, seconds):
-                self._say(f"waits: {reason}; again in {seconds} s")
-            case Delta():
-                self._say("is answering")
-
-    def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:
-        """The turn is over."""
-        self._say("")
-        self._renderer.finish(session, turn, notices)
-
-    def fail(self, notices: Sequence[str]) -> None:
-        """There is no turn."""
-        self._say("")
-        self._renderer.fail(notices)
-
-    def _say(self, what: str) -> None:
-        if what != self._last:
-            self._last = what
-            self._tell(what)
-
-
-def _last_asked(session: Session) -> float:
-    return session.last.started if session.last else 0.0
 
 
 def _bug(exc: Exception) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from chatmagic.errors import EndpointError
 
-__all__ = ["BUILT_IN", "Endpoint", "Secret", "Target", "checked", "endpoint", "key_of", "target"]
+__all__ = ["BUILT_IN", "Endpoint", "Secret", "Target", "checked", "endpoint", "key_of", "keys", "target"]
 
 _FIELDS = ("url", "key_env", "model")
 
@@ -177,6 +177,13 @@ def _endpoint(name: str, fields: Mapping[str, str], environ: Mapping[str, str]) 
         _check_url(base, "OPENAI_BASE_URL")
         url = base
     return Endpoint(name, url, fields.get("key_env"), fields.get("model"))
+
+
+def keys(endpoints: Mapping[str, Mapping[str, str]], environ: Mapping[str, str]) -> list[str]:
+    """Return the keys of all *endpoints*, and of those built in, that are long enough to be secrets."""
+    names = [fields.get("key_env", "") for fields in (*BUILT_IN.values(), *endpoints.values())]
+    found = (Secret(environ.get(name, "").strip()) for name in dict.fromkeys(names) if name)
+    return [key for key in found if len(key) >= 8]
 
 
 def key_of(

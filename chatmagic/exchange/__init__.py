@@ -1,0 +1,1 @@
+"""Conversations to files and back: our own, and those of others."""
