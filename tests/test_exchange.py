@@ -19,13 +19,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
-from chatmagic import magics
+from chatmagic import files, magics
 from chatmagic.conversation.messages import Cell, Sent, Turn, Usage
 from chatmagic.conversation.record import session_record
 from chatmagic.conversation.session import Session
 from chatmagic.conversation.settings import Settings
 from chatmagic.errors import ChatMagicError, RecordError
-from chatmagic.exchange import files
 from chatmagic.exchange.conversation import Conversation, free_name, slug
 from chatmagic.exchange.reading import conversations
 from chatmagic.exchange.writing import ENDINGS, save, text_of

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from chatmagic import files
 from chatmagic.errors import RecordError
-from chatmagic.exchange import chatgpt, files, llmlogs, markdown, messages, notebook, own
+from chatmagic.exchange import chatgpt, llmlogs, markdown, messages, notebook, own
 from chatmagic.exchange.conversation import Conversation, text_of
 from chatmagic.exchange.stream import LARGEST, elements, loaded
 from chatmagic.plain import one_line

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from chatmagic import files
 from chatmagic.conversation.session import Session
 from chatmagic.errors import RecordError
-from chatmagic.exchange import files, markdown, notebook, own, webpage
+from chatmagic.exchange import markdown, notebook, own, webpage
 
 __all__ = ["ENDINGS", "save", "text_of"]
 
