@@ -21,6 +21,7 @@ from chatmagic.errors import (
     RequestError,
     SessionError,
     SpendingError,
+    TapeError,
 )
 from chatmagic.events import Busy, Client, Event, Facts, Remark, Renderer, Request, Sending, Waiting
 from chatmagic.listening import ENDINGS, Reply, Retry, persistently
@@ -62,6 +63,7 @@ class Compactor:
         Raises:
             InterruptedTurnError: the user stopped it.
             SpendingError: it could cost more than is allowed.
+            TapeError: a tape should have answered, and cannot.
         """
         turns = ask.to_summarize
         if not turns:
@@ -77,7 +79,7 @@ class Compactor:
                 if self._is_too_long(summary, ask):
                     raise RequestError("it was longer than it may be")
                 raise RequestError("there is no room for it beside the prompt; it is sent as soon as there is")
-        except (SpendingError, InterruptedTurnError):
+        except (SpendingError, InterruptedTurnError, TapeError):
             raise
         except ChatMagicError as exc:
             ask.not_summarized(str(exc))

@@ -268,7 +268,7 @@ class Job:
             round(sum(outputs)),
             cost,
             cost is None and any(purse.most is not None for purse in self.purses),
-            self.facts.where == "within",
+            self.facts.where == "within" or self.facts.instant,
         )
 
     def _sizes_of_merging(self) -> list[float]:

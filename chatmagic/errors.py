@@ -11,6 +11,7 @@ ChatMagicError
 │   └── ContextOverflowError    the conversation is longer than the model's context window
 ├── SpendingError           the turn could cost more than is allowed
 ├── RecordError             what is stored, or in a file, is not what it should be
+├── TapeError               the tape has no answer, or cannot be read or written
 ├── InterruptedTurnError    the user stopped the turn
 └── CutReplyError           the stream ended before the reply did
 """
@@ -32,6 +33,7 @@ __all__ = [
     "SessionError",
     "SettingError",
     "SpendingError",
+    "TapeError",
     "TemplateError",
     "UnreachableError",
 ]
@@ -112,6 +114,10 @@ class SpendingError(ChatMagicError):
 
 class RecordError(ChatMagicError):
     """What is stored, or in a file, is not what it should be."""
+
+
+class TapeError(ChatMagicError):
+    """The tape has no answer to a request, which was not sent, or cannot be read or written."""
 
 
 class InterruptedTurnError(ChatMagicError):

@@ -51,7 +51,7 @@ class Facts:
 
     The window may be known by the user's *own* word, which wins over what anybody else says or shows.
     *cost* says how many USD a request costs at today's price; None is unknown. *where* it is asked: within this
-    process, on this machine, or elsewhere.
+    process, on this machine, or elsewhere. *instant* answers are there at once.
     """
 
     reader: Reader
@@ -59,6 +59,7 @@ class Facts:
     own: bool = False
     cost: Callable[[Usage], float | None] = lambda _: None
     where: Place = "elsewhere"
+    instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)

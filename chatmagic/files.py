@@ -11,7 +11,15 @@ from typing import BinaryIO
 
 from chatmagic.errors import RecordError
 
-__all__ = ["opened", "write"]
+__all__ = ["alone", "check_writable", "named", "opened", "stamp", "write"]
+
+
+def named(text: str) -> Path:
+    """Return what somebody calls *text*, which may begin with ``~``."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(text)
 
 
 def write(path: Path, text: str, *, force: bool = False) -> None:
@@ -44,7 +52,7 @@ def _mode(path: Path, force: bool) -> int | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(known.st_mode):
-        raise RecordError(f"{str(path)!r} is no file. Name one: %chat export chat.md")
+        raise RecordError(f"{str(path)!r} is no file; the name of one is needed")
     if not force:
         raise _there_is_one(path)
     return stat.S_IMODE(known.st_mode)
@@ -87,6 +95,60 @@ def _settle(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether `write` can put a file there, or in place of one.
+
+    Raises:
+        RecordError: it cannot.
+    """
+    try:
+        path = Path(os.path.realpath(path))
+        _mode(path, force=True)
+        if not path.parent.is_dir():
+            raise RecordError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise RecordError(f"{str(path)!r} cannot be written: its folder is read-only")
+    except OSError as exc:
+        raise RecordError(f"{str(path)!r} cannot be written: {exc.strerror or exc}") from None
+    except ValueError as exc:
+        raise RecordError(f"{str(path)!r} cannot be written: {exc}") from None
+
+
+def stamp(path: Path) -> object:
+    """Return what changes when the file does; None: there is none."""
+    try:
+        known = path.stat()
+    except (OSError, ValueError):
+        return None
+    return known.st_ino, known.st_size, known.st_mtime_ns
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let no other process write to *path* meanwhile, as far as it asks here first.
+
+    Where folders cannot be locked (Windows), who writes last wins; the file is whole all the same.
+
+    Raises:
+        RecordError: there is no such folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        descriptor = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
+    except OSError as exc:
+        raise RecordError(f"{str(path)!r} cannot be written: {exc.strerror or exc}") from None
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

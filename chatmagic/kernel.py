@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from chatmagic.journal.writing import Journal
     from chatmagic.listening import Retry
     from chatmagic.parts import Configured, Provider
+    from chatmagic.provider.tape import Tape
+    from chatmagic.provider.taping import Deck
 
 __all__ = ["DEFAULT_MODEL", "Kernel"]
 
@@ -59,6 +61,7 @@ class Kernel:
         """Functions that choose what is sent, which came from Python."""
         self.drafts: dict[str, Draft] = {}
         """What is done of summaries that did not come to their end."""
+        self._deck: Deck | None = None
         self._planner: Planner | None = None
         self._counts = ""  # the vocabulary that has been asked for
 
@@ -232,10 +235,13 @@ class Kernel:
         self, session: Session, renderer: Renderer, planned: dict[str, Any], cell: Cell, how: dict[str, Any]
     ) -> Renderer:
         """Have the journal take down what comes, and let the turn say what is wrong with the journal."""
+        tape = self._tape
+        if self.journal is None and tape is not None and tape.mode == "replay":
+            return renderer  # all of it is on the tape, and tests should leave nothing behind
         journal = self.journaled
         if journal is None:
             return renderer
-        if journal.trouble:
+        if journal.trouble and tape is None:  # it has nothing to do with what is recorded
             how["notices"], journal.trouble = [*how.get("notices", ()), journal.trouble], ""
         if session.temporary or how.get("once"):
             return renderer
@@ -449,6 +455,25 @@ class Kernel:
         return keys(self.magics.endpoints if self.magics else {}, os.environ)
 
     @property
+    def deck(self) -> Deck:
+        """Where a tape may run."""
+        from chatmagic.provider.secrets import of_environment
+        from chatmagic.provider.taping import Deck
+
+        self._deck = self._deck or Deck(os.environ, lambda: [*self.secrets, *of_environment(os.environ)])
+        return self._deck
+
+    @property
+    def _deck_in_use(self) -> Deck | None:
+        named = os.environ.get("CHATMAGIC_TAPE") or os.environ.get("CHATMAGIC_TAPE_MODE")
+        return self.deck if self._deck or named else None
+
+    @property
+    def _tape(self) -> Tape | None:
+        deck = self._deck_in_use
+        return deck.tape if deck else None
+
+    @property
     def names(self) -> dict[str, Any]:
         """What the notebook has defined."""
         names: dict[str, Any] = self.magics.shell.user_ns if self.magics else {}
@@ -458,7 +483,8 @@ class Kernel:
     def _retry(self) -> Retry:
         from chatmagic.listening import Retry
 
-        return Retry(self.magics.tries, self.magics.longest_wait) if self.magics else Retry()
+        told = self._tape is None  # what only a recording shows would be missing when the tape plays
+        return Retry(self.magics.tries, self.magics.longest_wait, told=told) if self.magics else Retry(told=told)
 
     @property
     def _budget(self) -> int:
@@ -480,6 +506,8 @@ class Kernel:
             return
         self.connected().look_up(model)
         wanted = self.magics.vocabulary if self.magics else "disk"
+        if self._tape is not None:
+            wanted = "off"  # what is cut, and when, must be the same on every machine
         # Whoever asks only servers on this machine has not asked for anything from elsewhere.
         if wanted == "fetch" and where == "here":
             wanted = "disk"
@@ -500,6 +528,9 @@ class Kernel:
             return TerminalView()
         from chatmagic.display.marks import Marks
 
+        if self._tape is not None:
+            # A mark is put on the output of another cell, which nbval compares when that cell has run.
+            return NotebookView(look=self.look)
         self.marks = self.marks or Marks(self.sessions, look=lambda: self.look)
         return NotebookView(shown=self.marks.shown, look=self.look)
 
@@ -542,6 +573,8 @@ class Kernel:
             self.client.endpoints = self.magics.endpoints
             self.client.timeout = self.magics.timeout
             self.client.own = self.magics.models
+        if isinstance(self.client, OpenAIClient):
+            self.client.deck = self._deck_in_use
         return self.client
 
 

@@ -18,11 +18,15 @@ __all__ = ["ENDINGS", "PATIENT", "Came", "Reply", "Retry", "persistently"]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a request is sent at the most, and the longest wait (seconds) that a server may ask for."""
+    """How often a request is sent at the most, and the longest wait (seconds) that a server may ask for.
+
+    It is *told* below the reply that there was more than one try.
+    """
 
     tries: int = 4
     longest: float = 60.0
     sleep: Callable[[float], None] = time.sleep
+    told: bool = True
 
 
 PATIENT = Retry()
@@ -151,7 +155,8 @@ def persistently(request: Request, reply: Reply, client: Client, retry: Retry) -
                 raise
             attempt += 1
             yield from _countdown(f"{exc} (try {attempt} of {retry.tries})", wait, retry.sleep)
-            yield Remark(f"sent again (try {attempt} of {retry.tries}) because: {exc}")
+            if retry.told:
+                yield Remark(f"sent again (try {attempt} of {retry.tries}) because: {exc}")
         else:
             return
 

@@ -306,7 +306,8 @@ def load(shell: InteractiveShell) -> None:
     kernel.magics = _configured(shell)
     shell.register_magics(kernel.magics)
     kernel.uncomplete = install(shell, _known)
-    if kernel.magics.autoresume and not len(kernel.sessions):
+    # What an earlier kernel had would be in every request of a notebook that is recorded or tested.
+    if kernel.magics.autoresume and not len(kernel.sessions) and not os.environ.get("CHATMAGIC_TAPE"):
         _resume(kernel.magics)
     if kernel.panel is not None:
         kernel.panel.follow()

@@ -36,7 +36,7 @@ def recall(
     model = ask.asked.recall_model
     if not model or not ask.asked.recall or not ask.context.left_out:
         return
-    yield Busy(f"looking with {model} for what to recall")
+    yield Busy(f"looking with {model} for what to recall", ask.facts.instant)
 
     def nearest(prompt: str, turns: Sequence[Turn]) -> list[Turn]:
         new = [turn for turn in turns if (model, turn.number or 0) not in known]

@@ -125,17 +125,18 @@ def _tensors(vocabulary: int) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def llama_server(context: int = 4096, slots: int = 1) -> Iterator[str]:
+def llama_server(context: int = 4096, slots: int = 1, words: int = 0) -> Iterator[str]:
     """Run llama.cpp's own server for the length of the block; yields its base URL, ``http://127.0.0.1:PORT/v1``.
 
     *context* is the window of each of the *slots* in tokens, a multiple of 256 (llama.cpp rounds up). Replies are
-    greedy unless a request says otherwise. After a streamed reply the server closes the connection, without saying so
-    in a header. Raises ``RuntimeError`` with the server's output when it does not start.
+    greedy unless a request says otherwise; with *words* each has so many and a full stop, and ends by itself. After a
+    streamed reply the server closes the connection, without saying so in a header. Raises ``RuntimeError`` with the
+    server's output when it does not start.
     """
     with TemporaryDirectory(prefix="llamacpp-") as directory:
         model, log = Path(directory, f"{MODEL}.gguf"), Path(directory, "server.log")
         write_model(model)
-        command = [sys.executable, __file__, str(model), str(context), str(slots)]
+        command = [sys.executable, __file__, str(model), str(context), str(slots), str(words)]
         # The server ends when its input does, so it cannot outlive a test run that is killed.
         with (
             log.open("wb") as output,
@@ -171,7 +172,7 @@ def _is_healthy(url: str) -> bool:
         connection.close()
 
 
-def _serve(model: str, context: int, slots: int) -> None:
+def _serve(model: str, context: int, slots: int, words: int) -> None:
     # Imported in the subprocess only: a crash of native code must not take the tests with it.
     import xllamacpp
 
@@ -182,6 +183,12 @@ def _serve(model: str, context: int, slots: int) -> None:
     params.n_parallel = slots
     params.n_predict = REPLY_TOKENS
     params.sampling.temp = 0.0
+    if words:
+        one = " | ".join(f'" {word}"' for word in WORDS)
+        grammar = f'root ::= word{{{words}}} "."\nword ::= {one}'
+        params.sampling.grammar = xllamacpp.CommonGrammar(
+            xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER, grammar
+        )
     # Flash attention rounds a cached prompt unlike a fresh one: one reply of 40 tokens in fifty came out different.
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     # Threads of llama.cpp wait for each other in busy loops, which took fifty times as long on a busy machine.
@@ -195,4 +202,4 @@ def _serve(model: str, context: int, slots: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _serve(sys.argv[1], *map(int, sys.argv[2:]))

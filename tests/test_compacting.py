@@ -21,6 +21,7 @@ from chatmagic.errors import (
     InterruptedTurnError,
     RequestError,
     SpendingError,
+    TapeError,
     UnreachableError,
 )
 from chatmagic.events import Busy, Delta, Event, Facts, Finished, Remark, Request, Sending, Used
@@ -106,6 +107,14 @@ def test_no_code_is_lost(budget: int) -> None:
     assert all((turn.usage.input_tokens or 0) <= budget for turn in room.session.turns)
     assert room.view.notices
     assert all("there is no summary" not in notice or "longer than it may be" in notice for notice in room.view.notices)
+
+
+def test_a_summary_that_is_not_on_the_tape_fails_the_turn() -> None:
+    """A turn does not go on without a summary that its tape lacks: the tape would lack the turn, too, and say less."""
+    room = full(Scribe(lambda _: TapeError("not on the tape")), 3, budget=1_500)
+
+    with pytest.raises(TapeError, match="not on the tape"):
+        on(room, 20)
 
 
 def test_nothing_is_asked_before_the_cut() -> None:

@@ -149,7 +149,7 @@ def test_once_is_sent_and_shown_but_not_stored(ask: Ask, client: FakeClient, vie
 )
 def test_text_that_had_come_is_kept(ask: Ask, client: FakeClient, view: SpyRenderer, kind: BaseException) -> None:
     """A reply that the user stops or the network cuts is stored as far as it came, marked, and sent as it stands."""
-    client._answers.append([Sending("fake"), Delta("half a "), Delta("reply"), kind])
+    client.answers.append([Sending("fake"), Delta("half a "), Delta("reply"), kind])
     expected = InterruptedTurnError if isinstance(kind, KeyboardInterrupt) else CutReplyError
     with pytest.raises(expected, match=r"12 characters.*turn #1 of 'main'"):
         ask("a")
@@ -161,7 +161,7 @@ def test_text_that_had_come_is_kept(ask: Ask, client: FakeClient, view: SpyRende
 
 def test_trouble_after_the_end_is_no_cut(ask: Ask, client: FakeClient) -> None:
     """A connection that breaks when the reply has ended already does no harm to it."""
-    client._answers.append([Sending("fake"), Delta("whole"), Finished("stop"), RequestError("the connection broke")])
+    client.answers.append([Sending("fake"), Delta("whole"), Finished("stop"), RequestError("the connection broke")])
 
     assert ask("a").status == "complete"
 
@@ -171,7 +171,7 @@ def test_trouble_after_the_end_is_no_cut(ask: Ask, client: FakeClient) -> None:
 )
 def test_text_is_kept_whatever_happens(ask: Ask, client: FakeClient, view: SpyRenderer, trouble: Exception) -> None:
     """Not even a bug costs the text that had come: it is stored as cut, and the error comes through."""
-    client._answers.append([Sending("fake"), Delta("paid text"), trouble])
+    client.answers.append([Sending("fake"), Delta("paid text"), trouble])
     with pytest.raises(CutReplyError if isinstance(trouble, EndpointError) else type(trouble)):
         ask("a")
     ask("b")
@@ -183,11 +183,11 @@ def test_text_is_kept_whatever_happens(ask: Ask, client: FakeClient, view: SpyRe
 def test_nothing_of_a_failed_try_is_in_the_next_one(ask: Ask, client: FakeClient) -> None:
     """What came of a try that failed before its first word (thoughts, usage, an ending) is not the next one's."""
     failed: list[Any] = [Sending("fake"), Reasoning("OLD"), Delta("\n"), Used(Usage(9, 9)), Finished("length"), BUSY]
-    client._answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text")]]
+    client.answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text")]]
     with pytest.raises(CutReplyError):
         ask("a", retry=retries([]))
     session = Session("other")
-    client._answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text"), Finished("stop")]]
+    client.answers += [failed, [Sending("fake"), Reasoning("NEW"), Delta("text"), Finished("stop")]]
     turn = ask("a", session, retry=retries([]))
 
     assert (turn.reasoning, turn.reply, turn.usage, turn.finish) == ("NEW", "text", Usage(), "stop")
@@ -227,7 +227,7 @@ def test_a_stop_on_the_last_steps_loses_nothing(client: FakeClient, step: str) -
 
 def test_end_without_a_reason_is_a_cut(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """A stream that just ends is not taken for a whole reply."""
-    client._answers.append([Sending("fake"), Delta("half")])
+    client.answers.append([Sending("fake"), Delta("half")])
     with pytest.raises(CutReplyError, match="without a finish reason"):
         ask("a")
 
@@ -249,7 +249,7 @@ def test_end_without_a_reason_is_a_cut(ask: Ask, client: FakeClient, view: SpyRe
 )
 def test_no_text_is_no_turn(ask: Ask, client: FakeClient, view: SpyRenderer, events: list[Any], message: str) -> None:
     """A prompt that got no text is an error which says why, and nothing is stored."""
-    client._answers.append([Sending("fake"), *events])
+    client.answers.append([Sending("fake"), *events])
     with pytest.raises(RequestError, match=message):
         ask("a")
     ask("b")
@@ -260,7 +260,7 @@ def test_no_text_is_no_turn(ask: Ask, client: FakeClient, view: SpyRenderer, eve
 
 def test_stop_before_the_first_word(ask: Ask, client: FakeClient) -> None:
     """A stop before any text stores nothing and says so."""
-    client._answers.append([Sending("fake"), Reasoning("hm"), KeyboardInterrupt()])
+    client.answers.append([Sending("fake"), Reasoning("hm"), KeyboardInterrupt()])
     with pytest.raises(InterruptedTurnError, match="nothing was stored"):
         ask("a")
     ask("b")
@@ -271,7 +271,7 @@ def test_stop_before_the_first_word(ask: Ask, client: FakeClient) -> None:
 @pytest.mark.parametrize("reason", ["length", "content_filter", "refusal", "odd"])
 def test_other_endings_are_said(ask: Ask, client: FakeClient, view: SpyRenderer, reason: str) -> None:
     """An ending other than stop leaves the cell well, with a notice."""
-    client._answers.append([Sending("fake"), Delta("text"), Finished(reason)])
+    client.answers.append([Sending("fake"), Delta("text"), Finished(reason)])
     turn = ask("a")
 
     assert turn.status == "complete"
@@ -286,7 +286,7 @@ def retries(waits: list[float]) -> Retry:
 def test_retry_until_it_works(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """A request that may work later is sent again, with growing waits that can be seen, and the reply says so."""
     waits: list[float] = []
-    client._answers += [BUSY, BUSY, "fine"]
+    client.answers += [BUSY, BUSY, "fine"]
     turn = ask("a", retry=retries(waits))
 
     assert turn.reply == "fine"
@@ -299,7 +299,7 @@ def test_retry_until_it_works(ask: Ask, client: FakeClient, view: SpyRenderer) -
 
 def test_retry_gives_up(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """Four tries are all there are, and that is said."""
-    client._answers += [BUSY] * 9
+    client.answers += [BUSY] * 9
     with pytest.raises(RequestError, match="busy"):
         ask("a", retry=retries([]))
 
@@ -317,7 +317,7 @@ def test_retry_gives_up(ask: Ask, client: FakeClient, view: SpyRenderer) -> None
 )
 def test_no_retry(ask: Ask, client: FakeClient, failure: RequestError) -> None:
     """What waiting cannot mend, or only very long waiting, is not tried again."""
-    client._answers.append(failure)
+    client.answers.append(failure)
     with pytest.raises(RequestError):
         ask("a", retry=retries([]))
 
@@ -327,7 +327,7 @@ def test_no_retry(ask: Ask, client: FakeClient, failure: RequestError) -> None:
 def test_server_decides_how_long_to_wait(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """Retry-After is obeyed to the second, and counted down."""
     waits: list[float] = []
-    client._answers += [RequestError("busy", retryable=True, retry_after=2.5), "fine"]
+    client.answers += [RequestError("busy", retryable=True, retry_after=2.5), "fine"]
     ask("a", retry=retries(waits))
 
     assert waits == [1.0, 1.0, 0.5]
@@ -336,7 +336,7 @@ def test_server_decides_how_long_to_wait(ask: Ask, client: FakeClient, view: Spy
 
 def test_no_wait_where_waiting_is_of_no_use(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """A request that a closed connection has swallowed is sent again at once, and that is said."""
-    client._answers += [RequestError("the connection broke", retryable=True, retry_after=0.0), "fine"]
+    client.answers += [RequestError("the connection broke", retryable=True, retry_after=0.0), "fine"]
     ask("a", retry=Retry(sleep=lambda _: pytest.fail("it waited")))
 
     assert view.notices == ["sent again (try 2 of 4) because: the connection broke"]
@@ -344,7 +344,7 @@ def test_no_wait_where_waiting_is_of_no_use(ask: Ask, client: FakeClient, view: 
 
 def test_no_retry_after_the_first_word(ask: Ask, client: FakeClient) -> None:
     """What has begun to stream is never sent again."""
-    client._answers.append([Sending("fake"), Delta("text"), BUSY])
+    client.answers.append([Sending("fake"), Delta("text"), BUSY])
     with pytest.raises(CutReplyError):
         ask("a", retry=retries([]))
 
@@ -357,7 +357,7 @@ def test_stop_while_waiting_for_a_retry(ask: Ask, client: FakeClient) -> None:
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
-    client._answers.append(BUSY)
+    client.answers.append(BUSY)
     with pytest.raises(InterruptedTurnError):
         ask("a", retry=Retry(sleep=stop))
 
@@ -370,7 +370,7 @@ def answered_by(endpoint: str) -> list[Any]:
 
 def test_move_to_another_endpoint_is_said_before_sending(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """When the history goes to another endpoint, a line says so before anything is sent, once."""
-    client._answers += [answered_by("here"), answered_by("here"), answered_by("there"), answered_by("there")]
+    client.answers += [answered_by("here"), answered_by("here"), answered_by("there"), answered_by("there")]
     for prompt in "abcd":
         ask(prompt)
 
@@ -383,7 +383,7 @@ def test_move_to_another_endpoint_is_said_before_sending(ask: Ask, client: FakeC
 
 def test_reasoning_is_kept_and_never_sent_back(ask: Ask, client: FakeClient) -> None:
     """What a model thought is on the turn, and in no later request."""
-    client._answers.append([Sending("fake"), Reasoning("first "), Reasoning("thought"), Delta("x"), Finished("stop")])
+    client.answers.append([Sending("fake"), Reasoning("first "), Reasoning("thought"), Delta("x"), Finished("stop")])
     turn = ask("a")
     ask("b")
 
@@ -414,7 +414,7 @@ def test_failing_hook_loses_nothing(ask: Ask, view: SpyRenderer) -> None:
 
 def test_usage_and_remarks_are_passed_on(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """What the server counted is on the turn, and what was decided on the way is shown after the given notices."""
-    client._answers.append([Sending("fake"), Remark("decided"), Delta("x"), Used(Usage(7, 3, 5)), Finished("stop")])
+    client.answers.append([Sending("fake"), Remark("decided"), Delta("x"), Used(Usage(7, 3, 5)), Finished("stop")])
     turn = ask("a", notices=["given"])
 
     assert turn.usage == Usage(7, 3, 5)
@@ -423,7 +423,7 @@ def test_usage_and_remarks_are_passed_on(ask: Ask, client: FakeClient, view: Spy
 
 def test_a_bug_is_not_hidden(ask: Ask, client: FakeClient, view: SpyRenderer) -> None:
     """An exception that is not ours comes through as it is, and the screen is told."""
-    client._answers.append(ZeroDivisionError("bug"))
+    client.answers.append(ZeroDivisionError("bug"))
     with pytest.raises(ZeroDivisionError):
         ask("a")
 

@@ -257,7 +257,7 @@ def test_a_fact_has_one_line(shell: InteractiveShell, far: FakeClient) -> None:
 @pytest.mark.parametrize("change", ["remember b", "forget-fact 1", "remember --everywhere b"])
 def test_the_cache_that_is_lost(shell: InteractiveShell, far: FakeClient, size: int, told: bool, change: str) -> None:
     """Where facts change after so much that it is cached, the next reply says what that loses, once."""
-    far._answers[:0] = [[Sending("fake"), Delta("ok"), Used(Usage(size, 1)), Finished("stop")]]
+    far.answers[:0] = [[Sending("fake"), Delta("ok"), Used(Usage(size, 1)), Finished("stop")]]
     good(shell, "%chat remember a", *turns("word " * size), f"%chat {change}")
     shown = [written(shell, "%%chat\nx"), written(shell, "%%chat\nx")]
 
@@ -272,7 +272,7 @@ def test_the_cache_that_is_lost(shell: InteractiveShell, far: FakeClient, size: 
 def proposed(shell: InteractiveShell, far: FakeClient) -> InteractiveShell:
     """A session whose summary proposes three facts."""
     good(shell, "%%chat --learn\na", *turns("b"))
-    far._answers.insert(0, "## Goal\nx\n## To remember\n- one\n- two\n- three\n")
+    far.answers.insert(0, "## Goal\nx\n## To remember\n- one\n- two\n- three\n")
     good(shell, "%chat compact")
     return shell
 

@@ -1152,7 +1152,7 @@ def test_once_is_not_written(run: Callable[..., str], kernel: magics.Kernel, pla
 
 def test_a_stream_that_breaks(run: Callable[..., str], far: FakeClient, kernel: magics.Kernel, place: Path) -> None:
     """A reply that the server cut is stored once, as the turn that it is."""
-    far._answers = [[Sending("fake"), Delta("some words"), RuntimeError("broken"), Finished("stop")]]
+    far.answers = [[Sending("fake"), Delta("some words"), RuntimeError("broken"), Finished("stop")]]
     with pytest.raises(RuntimeError):
         run("%%chat tutor\nhello")
     kernel.unjournal()

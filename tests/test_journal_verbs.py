@@ -83,6 +83,24 @@ def test_a_notebook_gets_its_sessions_back(
     assert run("%chat undo") == "Undone: resume 'review'. 'tutor' has 2 turns now. %chat redo repeats it.\n"
 
 
+def test_no_autoresume_for_a_tape(
+    kernel: magics.Kernel, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook that is recorded or tested begins without what an earlier kernel had."""
+    with World(tmp_path / "journal.sqlite", "") as old:
+        old.say("main", "first")
+    shell.extension_manager.unload_extension("chatmagic")
+    shell.config.ChatMagic.autoresume = True
+    shell.config.ChatMagic.journal = str(tmp_path / "journal.sqlite")
+    monkeypatch.setenv("CHATMAGIC_TAPE", "a.tape")
+    shell.extension_manager.load_extension("chatmagic")
+    assert len(kernel.sessions) == 0
+
+    monkeypatch.delenv("CHATMAGIC_TAPE")
+    shell.extension_manager.reload_extension("chatmagic")
+    assert [each.name for each in kernel.sessions] == ["main"]
+
+
 def test_autoresume_that_fails_is_a_warning(shell: Any, tmp_path: Path) -> None:
     """A journal that cannot be read does not keep chatmagic from being loaded."""
     place = tmp_path / "journal.sqlite"
@@ -232,3 +250,22 @@ def test_loaded_again_it_is_the_same_kernel(run: Callable[[str], str], kernel: m
     kernel.unjournal()
     with World(tmp_path / "journal.sqlite") as other:
         assert [each.turns for each in other.library.all()] == [2]
+
+
+def test_what_a_tape_says_begins_no_journal(run: Callable[[str], str], kernel: magics.Kernel, tmp_path: Path) -> None:
+    """A notebook that is tested leaves nothing in the journal; what is asked live behind it brings the rest along."""
+    kernel.client = None
+    run(f"%chat record '{tmp_path}/a.tape'")
+    run("%%chat tutor -m demo\nfirst of all")
+    kernel.unjournal()
+    (tmp_path / "journal.sqlite").unlink()
+    run(f"%chat replay '{tmp_path}/a.tape'")
+    run("%%chat again -m demo\nfirst of all")
+    assert not (tmp_path / "journal.sqlite").exists()
+
+    run("%chat live")
+    run("%%chat again\nsecond and live")
+    found = written(kernel, tmp_path)
+
+    assert b"second and live" in found
+    assert b"first of all" in found

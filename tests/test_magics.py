@@ -226,7 +226,7 @@ def test_once_leaves_no_trace(shell: InteractiveShell, kernel: magics.Kernel) ->
 def test_failure_leaves_no_trace(shell: InteractiveShell, kernel: magics.Kernel, far: FakeClient) -> None:
     """A session whose first request fails is not there, and the current one stays the current one."""
     good(shell, "%%chat a\nhi")
-    far._answers.append(RequestError("no"))
+    far.answers.append(RequestError("no"))
     failed(shell, "%%chat b\nhi")
 
     assert [session.name for session in kernel.sessions] == ["a"]
@@ -235,7 +235,7 @@ def test_failure_leaves_no_trace(shell: InteractiveShell, kernel: magics.Kernel,
 
 def test_stopped_first_turn_starts_the_session(shell: InteractiveShell, far: FakeClient) -> None:
     """A reply that was stopped is kept in its session, also when that is new."""
-    far._answers.append([Sending("fake"), Delta("half"), KeyboardInterrupt()])
+    far.answers.append([Sending("fake"), Delta("half"), KeyboardInterrupt()])
     failed(shell, "%%chat b\nhi")
 
     assert [turn.reply for turn in chatmagic.session("b").turns] == ["half"]
@@ -556,7 +556,7 @@ def test_asking_from_python_does_not_switch(kernel: magics.Kernel, far: FakeClie
 def test_handle_can_display(shell: InteractiveShell, far: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
     """With display=True the reply is shown as a cell shows it."""
     assert shell
-    far._answers.append([Sending("fake"), Delta("a \x1b[31mred"), Delta(" word"), Finished("stop")])
+    far.answers.append([Sending("fake"), Delta("a \x1b[31mred"), Delta(" word"), Finished("stop")])
     chatmagic.session("a").ask("hi", display=True)
 
     assert capsys.readouterr().out == "a [31mred word\n\na · gpt-6-luna · ~8 tokens in, ~5 out\n"

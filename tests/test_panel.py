@@ -265,7 +265,7 @@ def test_long_line(front: FrontEnd, sessions: Sessions) -> None:
 
 def test_estimates_are_marked(front: FrontEnd, client: FakeClient) -> None:
     """Where a server does not say what a request used, the figures are estimated, and have a ~."""
-    client._answers = [[Sending("fake"), Delta("one two three"), Finished("stop")]]
+    client.answers = [[Sending("fake"), Delta("one two three"), Finished("stop")]]
     front.click("ask", text="hi")
     [bar] = front.state["bars"].values()
     assert "tokens in, ~" in bar[4]
@@ -801,7 +801,7 @@ def test_asked_elsewhere_meanwhile() -> None:
 
 def test_failing(front: FrontEnd, client: FakeClient, sessions: Sessions) -> None:
     """A request that fails is a line, and leaves the session as it was."""
-    client._answers = [RequestError("no such model")]
+    client.answers = [RequestError("no such model")]
     session = known(sessions, "tutor", 1)
     before = session.state
 
@@ -813,7 +813,7 @@ def test_failing(front: FrontEnd, client: FakeClient, sessions: Sessions) -> Non
 
 def test_failing_does_not_start_a_session(front: FrontEnd, client: FakeClient, sessions: Sessions) -> None:
     """A session whose first request fails is not there."""
-    client._answers = [RequestError("no such model")]
+    client.answers = [RequestError("no such model")]
 
     assert front.click("ask", text="hi") == "no such model"
     assert names(sessions) == []
@@ -827,7 +827,7 @@ def test_empty_prompt(front: FrontEnd, client: FakeClient) -> None:
 
 def test_retry(front: FrontEnd, client: FakeClient, sessions: Sessions) -> None:
     """Retry asks the newest prompt once more, and the new turn takes its place; Undo takes that back."""
-    client._answers = ["bad", "good"]
+    client.answers = ["bad", "good"]
     front.click("ask", text="hi")
     assert front.click("retry") == "'main' has answered: turn #2."
     assert front.state["line"] == [2]
@@ -916,7 +916,7 @@ def test_stop_what_is_not_asked_from_here(front: FrontEnd, sessions: Sessions) -
 def test_a_bug_is_told(front: FrontEnd, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails and should not is told as that, and the session can be asked again."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    client._answers = [ValueError("oops")]
+    client.answers = [ValueError("oops")]
     assert front.click("ask", text="hi") == "that failed, and it is a bug of chatmagic (ValueError: oops)"
     assert front.state["page"] is None
 
@@ -1228,7 +1228,7 @@ def test_no_change_sends_nothing(panel: Panel, sessions: Sessions) -> None:
 
 def test_many_pieces_are_few_messages(client: FakeClient, front: FrontEnd) -> None:
     """However many pieces a reply comes in, no more than ten messages a second are sent."""
-    client._answers = [[Sending("fake"), *map(Delta, ["word "] * 20_000), Finished("stop")]]
+    client.answers = [[Sending("fake"), *map(Delta, ["word "] * 20_000), Finished("stop")]]
     front.settled()
     SENT.clear()
     front._at = 0

@@ -468,7 +468,7 @@ def test_json_keeps_every_character(shell: InteractiveShell, far: FakeClient, te
 
 def test_json_of_half_a_character(shell: InteractiveShell, far: FakeClient) -> None:
     """Half a character, which no terminal takes, is still JSON."""
-    far._answers.append("half \ud83d")
+    far.answers.append("half \ud83d")
     chatmagic.session().ask("x")
 
     assert as_json(shell)["messages"][1]["content"] in ("half \ud83d", "half \ufffd")

@@ -362,7 +362,7 @@ def test_what_cannot_be_read(
 def test_read_as_it_would_be_sent(shell: InteractiveShell, far: FakeClient) -> None:
     """Of a session with a summary or a policy, that is read which it would send itself."""
     good(shell, *("%%chat a\n" + text for text in ("one", "two", "three")))
-    far._answers.insert(0, "SUMMARY")
+    far.answers.insert(0, "SUMMARY")
     good(shell, "%chat compact a", "%%chat b\nx", "%%chat b --read a\nyes")
     newest = far.requests[-1].messages[-1].content
     assert "SUMMARY" in newest

@@ -102,7 +102,7 @@ def test_nothing_moves_before_the_reply(run: Run, far: FakeClient, kernel: magic
     before = session.state, len(session.done), kernel.sessions.current
 
     for trouble, error in ((RequestError("no"), RequestError), (KeyboardInterrupt(), InterruptedTurnError)):
-        far._answers.append([Sending("e", instant=True), trouble])
+        far.answers.append([Sending("e", instant=True), trouble])
         run("%%chat t -m other\nA", "a", fails=error)
         assert (session.state, len(session.done), kernel.sessions.current) == before
 
@@ -112,7 +112,7 @@ def test_a_failed_re_run_names_the_turn_that_stays(
 ) -> None:
     """The output of the cell is gone; a line says that its turn is not."""
     three(run)
-    far._answers.append(RequestError("no"))
+    far.answers.append(RequestError("no"))
     capsys.readouterr()
     run("%%chat t\nB", "b", fails=RequestError)
 
@@ -122,7 +122,7 @@ def test_a_failed_re_run_names_the_turn_that_stays(
 def test_an_interrupted_re_run_with_text_replaces(run: Run, far: FakeClient) -> None:
     """Text that had come is kept in the place of the old turn, and undo brings that back."""
     three(run)
-    far._answers.append([Sending("e", instant=True), Delta("half"), KeyboardInterrupt()])
+    far.answers.append([Sending("e", instant=True), Delta("half"), KeyboardInterrupt()])
     run("%%chat t\nB", "b", fails=InterruptedTurnError)
     assert [(turn.prompt, turn.status) for turn in chatmagic.session("t").turns] == [
         ("a", "complete"),
@@ -241,7 +241,7 @@ def test_bad_lines(run: Run, code: str, message: str) -> None:
 def test_retry(run: Run, far: FakeClient) -> None:
     """The prompt is asked once more, by the other model if one is named; both replies can be reached."""
     three(run)
-    far._answers.append("better")
+    far.answers.append("better")
     assert "in place of #3; %chat undo, or later %chat use " in run("%chat retry -m big", "r")
 
     assert (sent(far), far.requests[-1].model) == (["a", "a", "b", "b", "c"], "big")
@@ -268,7 +268,7 @@ def test_an_edited_turn_belongs_to_its_cell(run: Run, shell: InteractiveShell, f
     next_input.set_next_input = puts.append
     three(run)
     run("%chat edit 2")
-    far._answers.append(RequestError("no"))
+    far.answers.append(RequestError("no"))
     run(puts[0], "e", fails=RequestError)
     assert "in place of #2, 1 later turn set aside; %chat undo, or later %chat use " in run(puts[0] + "!", "e")
     assert said("t") == ["a", "b!"]
@@ -355,7 +355,7 @@ def test_retry_keeps_what_the_cell_had_asked_for(run: Run, far: FakeClient) -> N
 def test_continue(run: Run, far: FakeClient) -> None:
     """The model sees its unfinished reply and is asked to go on; one turn keeps the whole."""
     three(run)
-    far._answers += [[Sending("e", instant=True), Delta("half "), Finished("length")], "done"]
+    far.answers += [[Sending("e", instant=True), Delta("half "), Finished("length")], "done"]
     run("%%chat t\nlong", "l")
     assert "half done" in run("%chat continue", "x")
 
@@ -372,7 +372,7 @@ def test_a_continuation_that_fails_changes_nothing(run: Run, far: FakeClient, ke
     """Without a word more the reply stays as it was."""
     three(run)
     before = kernel.sessions["t"].state
-    far._answers += [RequestError("no"), [Sending("e", instant=True), Finished("stop")]]
+    far.answers += [RequestError("no"), [Sending("e", instant=True), Finished("stop")]]
     for _ in range(2):
         run("%chat continue", "x", fails=RequestError)
 
@@ -463,9 +463,9 @@ def test_the_handle_has_the_verbs(run: Run, far: FakeClient) -> None:
     chat = chatmagic.session("t")
     for text in "abc":
         chat.ask(text)
-    far._answers.append("again")
+    far.answers.append("again")
     assert (chat.retry(model="big").reply, far.requests[-1].model) == ("again", "big")
-    far._answers.append(" and on")
+    far.answers.append(" and on")
     assert chat.continue_().reply == "again and on"
     assert chat.edit(2, "B").prompt == "B"
     assert said("t") == ["a", "B"]

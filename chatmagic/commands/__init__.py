@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatmagic.commands import context, digest, exchange, history, journal, memory, models, sessions, settings
+from chatmagic.commands import context, digest, exchange, history, journal, memory, models, sessions, settings, tape
 from chatmagic.commands.verb import Answer, Desk, Verb
 from chatmagic.errors import LineError
 from chatmagic.line import Form, columns, nearest
@@ -19,6 +19,7 @@ VERBS: dict[str, Verb] = {
     **digest.VERBS,
     **journal.VERBS,
     **exchange.VERBS,
+    **tape.VERBS,
 }
 
 

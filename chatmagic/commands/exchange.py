@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatmagic import files
 from chatmagic.commands.verb import Answer, Desk, Verb, count_of
 from chatmagic.conversation.session import session_name
 from chatmagic.display.page import footer, table
@@ -36,7 +37,7 @@ def _export(desk: Desk, values: dict[str, Any]) -> Answer:
     sessions = list(desk.sessions) if values["all"] else [desk.session(values["session"])]
     if not sessions:
         raise SessionError("there is no session to export yet. Start one with %%chat NAME")
-    path = _path(values["file"])
+    path = files.named(values["file"])
     save(sessions, path, footer, several=values["all"], force=values["force"], secrets=desk.edge.secrets)
     what = f"{len(sessions)} sessions" if values["all"] else repr(sessions[0].name)
     turns = sum(len(session.turns) for session in sessions)
@@ -47,13 +48,6 @@ def _left_out(path: Path, sessions: list[Session]) -> str:
     """Say what a file of this kind does not hold."""
     aside = sum(len(session.tree.turns) for session in sessions) - sum(len(session.turns) for session in sessions)
     return "." if path.suffix.lower() == ".json" or not aside else ". Turns set aside are in .json files only."
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # ~nobody
-        return Path(text)
 
 
 @dataclass
@@ -108,7 +102,7 @@ def _date(seconds: float) -> str:
 
 
 def _import(desk: Desk, values: dict[str, Any]) -> Answer:
-    path, name = _path(values["file"]), values["as"]
+    path, name = files.named(values["file"]), values["as"]
     if name is not None and name in desk.sessions:
         raise SessionError(f"there is a session {name!r} already. Take another name")
     if values["pick"]:
@@ -214,7 +208,7 @@ def from_notebook(desk: Desk, file: str) -> Answer:
     Raises:
         RecordError: there are none, or the file cannot be read; nothing has changed.
     """
-    look = _Look(_path(file), lambda _: True, 1 << 60).read()
+    look = _Look(files.named(file), lambda _: True, 1 << 60).read()
     if look.problem is not None:
         raise look.problem
     sessions = _named(desk, list(look.kept.values()), None)

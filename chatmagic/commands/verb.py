@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chatmagic.digest import Job
     from chatmagic.display.digest import Digest
     from chatmagic.journal.writing import Journal
+    from chatmagic.provider.taping import Deck
 
 __all__ = ["Answer", "Desk", "Doer", "Verb", "ago", "count_of"]
 
@@ -68,6 +69,10 @@ class Doer(Protocol):
     @property
     def secrets(self) -> list[str]:
         """What must reach no file: the keys of all endpoints."""
+
+    @property
+    def deck(self) -> Deck:
+        """Where a tape may run."""
 
     @property
     def names(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _SHORTEST = 0.1  # seconds between two paints
 _PATIENCE = 0.3  # seconds until the cell says that it waits
 _BUSY = 10  # the pause after a paint is this many times as long as the processor needed for it
 
+_warned: dict[str | tuple[str, type[Warning], int], int] = {}  # where Python notes what was shown already
+
 
 class NotebookView:
     """Paints into the output of the cell: an instant reply once, any other one while it grows.
@@ -215,7 +217,8 @@ class SilentView:
     def finish(self, session: str, turn: Turn, notices: Sequence[str]) -> None:  # noqa: ARG002 - the Protocol's shape
         """Show nothing; what was decided on the way is a warning."""
         for notice in notices:
-            warnings.warn(notice, ChatMagicWarning, stacklevel=2)
+            # The path of our code or of a cell would be another one on every machine, and nbval compares it.
+            warnings.warn_explicit(notice, ChatMagicWarning, "<chatmagic>", 1, module="chatmagic", registry=_warned)
 
     def fail(self, notices: Sequence[str]) -> None:
         """Show nothing."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 import re
 import time
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote
 
 import httpx2
 import openai
 
-from chatmagic.errors import ContextOverflowError, EndpointError, RequestError, UnreachableError
+from chatmagic.errors import ContextOverflowError, EndpointError, RequestError, TapeError, UnreachableError
 from chatmagic.plain import one_line, plain
 from chatmagic.provider.endpoints import Target
 from chatmagic.provider.overflow import is_overflow, numbers
+from chatmagic.provider.secrets import HIDDEN, spellings
 
 __all__ = ["clean", "no_reply", "server_error", "translate"]
 
@@ -27,7 +26,7 @@ _NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit|insufficient (?:
 _START = {"ollama": " (ollama serve)", "llamacpp": " (llama-server -m MODEL.gguf)"}
 
 
-def translate(exc: Exception, where: Target, key: str | None) -> RequestError | EndpointError:
+def translate(exc: Exception, where: Target, key: str | None) -> RequestError | EndpointError | TapeError:
     """Return our error for a foreign one. Neither its text nor a cause of it holds *key* or anything like a key."""
     if isinstance(exc, openai.APIStatusError):
         return _refused(exc, where, key)
@@ -36,6 +35,8 @@ def translate(exc: Exception, where: Target, key: str | None) -> RequestError | 
             "the request holds half a character (a lone surrogate) and cannot be sent; nothing was stored"
         )
     cause = exc.__cause__ if isinstance(exc, openai.APIConnectionError) and exc.__cause__ else exc
+    if isinstance(cause, TapeError):
+        return cause
     url = where.endpoint.url
     if isinstance(cause, (httpx2.TimeoutException, openai.APITimeoutError)):
         connecting = isinstance(cause, httpx2.ConnectTimeout)
@@ -176,18 +177,10 @@ def clean(text: str, key: str | None, limit: int = 300) -> str:
     """Make *text* of a server one line without anything that is, or looks like, a key."""
     text = plain(text)
     if key:
-        text = re.sub(_spellings(key), "[key]", text)
-    text = _SECRET.sub("[key]", text)
+        text = re.sub(spellings(key), HIDDEN, text)
+    text = _SECRET.sub(HIDDEN, text)
     # JupyterLab makes a link of "file.py:1" in an error, and a click opens the file.
     return one_line(re.sub(r"(\.[A-Za-z]\w*):(?=\d)", r"\1 :", text), limit).rstrip(".")
-
-
-def _spellings(key: str) -> str:
-    """Return a pattern for *key* as it is, and as JSON, Python, HTML and a URL spell it."""
-    forms = {key, json.dumps(key)[1:-1], str.__repr__(key)[1:-1], html.escape(key), quote(key, safe="")}
-    pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-    # Servers on one's own machine get keys like "x", and "context" must stay readable.
-    return pattern if len(key) >= 8 else rf"(?<!\w)(?:{pattern})(?!\w)"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -17,7 +17,7 @@ from chatmagic.provider.endpoints import Target
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
-__all__ = ["Listed", "Prices", "checked", "cost", "listed", "own_window", "window"]
+__all__ = ["Listed", "Prices", "checked", "cost", "listed", "own_window", "telling", "window"]
 
 _FIELDS = ("window", "input", "cached", "cache_write", "output")
 _FREE = ("ollama", "llamacpp", "lmstudio", "vllm")
@@ -92,6 +92,19 @@ def listed(entry: Mapping[str, Any]) -> Listed:
         if said := [size for place in places if (size := _window(_at(entry, place)))]:
             return Listed(min(said), _listed_prices(_at(entry, "pricing")))
     return Listed(_window_of_providers(_at(entry, "providers")), _listed_prices(_at(entry, "pricing")))
+
+
+def telling(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of one entry of /models tells something: its name, and what `listed` reads."""
+    found = {key: entry[key] for key in ("id", "object", "owned_by", "pricing", "providers") if key in entry}
+    for place in (place for places in _WINDOWS for place in places):
+        if (value := _at(entry, place)) is not None:
+            *outer, name = place.split(".")
+            inner = found
+            for each in outer:
+                inner = inner.setdefault(each, {})
+            inner[name] = value
+    return found
 
 
 def _at(entry: object, place: str) -> object:

@@ -17,7 +17,7 @@ from chatmagic.plain import one_line
 from chatmagic.provider.failures import clean, no_reply, server_error
 from chatmagic.provider.reports import timed, usage_in
 
-__all__ = ["events", "json_object", "vectors_in"]
+__all__ = ["events", "json_object", "objects", "vectors_in"]
 
 _LARGEST = 1e30  # a number of a vector; NaN is none
 
@@ -29,7 +29,7 @@ def events(response: httpx2.Response, key: str | None) -> Iterator[Event]:
         RequestError: the body is no reply, or says that something went wrong. *key* is not in its text.
     """
     answer = _Answer(key)
-    for data in _objects(response, key):
+    for data in objects(response, key):
         if data.get("error"):
             raise server_error(data["error"], key)
         yield from answer.events(data)
@@ -102,7 +102,7 @@ def _text(content: object) -> str:
     return ""
 
 
-def _objects(response: httpx2.Response, key: str | None) -> Iterator[dict[str, Any]]:
+def objects(response: httpx2.Response, key: str | None) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a body: of every server-sent event, or the one that the whole body is.
 
     Raises:

@@ -8,20 +8,22 @@ from typing import Any
 from chatmagic.conversation.messages import Turn, Usage
 from chatmagic.events import Delta, Event, Facts, Finished, Place, Request, Sending, Used
 
-__all__ = ["FakeClient", "SpyRenderer"]
+__all__ = ["FakeClient", "Prepared", "SpyRenderer"]
+
+Prepared = str | BaseException | Sequence[Event | BaseException]
+"""The text of a reply, an exception to raise, or a list of events (and exceptions) to go through."""
 
 
 class FakeClient:
-    """A client that gives prepared answers, one a request, and keeps the ``requests``.
+    """A client that gives prepared ``answers``, one a request, and keeps the ``requests``.
 
-    An answer is the text of a reply, an exception to raise, or a list of events (and exceptions) to go through. Without
-    answers left it repeats the newest prompt. It counts words as tokens; *window* is how many its model takes, *cost*
-    what they cost (USD), and *where* it seems to be.
+    Without answers left it repeats the newest prompt. It counts words as tokens; *window* is how many its model
+    takes, *cost* what they cost (USD), and *where* it seems to be.
     """
 
     def __init__(
         self,
-        *answers: str | BaseException | Sequence[Event | BaseException],
+        *answers: Prepared,
         window: int | None = None,
         cost: Callable[[Usage], float | None] = lambda _: None,
         where: Place = "within",
@@ -32,7 +34,7 @@ class FakeClient:
         self.cost = cost
         self.where = where
         self.listed: dict[str, list[str]] = {}
-        self._answers = list(answers)
+        self.answers: list[Prepared] = list(answers)
 
     def facts(self, model: str, parameters: Mapping[str, Any]) -> Facts:  # noqa: ARG002 - the Protocol's shape
         """Return what the fake was made with."""
@@ -41,7 +43,7 @@ class FakeClient:
     def stream(self, request: Request) -> Iterator[Event]:
         """Yield the next answer."""
         self.requests.append(request)
-        answer = self._answers.pop(0) if self._answers else request.messages[-1].content
+        answer = self.answers.pop(0) if self.answers else request.messages[-1].content
         for event in self._events(request, answer):
             if isinstance(event, BaseException):
                 raise event
@@ -64,9 +66,7 @@ class FakeClient:
         """Do nothing: there is no connection."""
 
     @staticmethod
-    def _events(
-        request: Request, answer: str | BaseException | Sequence[Event | BaseException]
-    ) -> Sequence[Event | BaseException]:
+    def _events(request: Request, answer: Prepared) -> Sequence[Event | BaseException]:
         if isinstance(answer, BaseException):
             return [answer]
         if not isinstance(answer, str):
